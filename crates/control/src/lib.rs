@@ -1,0 +1,1 @@
+//! Control-plane message types and codec; no sockets.

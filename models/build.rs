@@ -1,0 +1,24 @@
+//! Compiles the C++ shim against the same libtorch that `torch-sys` links, and
+//! gives this crate's tests an rpath to it.
+use std::{env, path::PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=src/torch_ext.cc");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") else {
+        return;
+    };
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    let root = PathBuf::from(&lib).parent().map(PathBuf::from).unwrap_or_default();
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .warnings(false)
+        .std("c++17")
+        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        .opt_level(2)
+        .include(root.join("include"))
+        .include(root.join("include/torch/csrc/api/include"))
+        .file("src/torch_ext.cc")
+        .compile("keyframed_torch_ext");
+}

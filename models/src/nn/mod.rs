@@ -1,0 +1,5 @@
+//! Blocks that several networks share.
+
+mod layers;
+
+pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};

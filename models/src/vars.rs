@@ -1,0 +1,200 @@
+//! Where a network's tensors come from.
+//!
+//! A network asks for each tensor by the key that the published checkpoint
+//! uses: `vars / "down_blocks" / 0`, then [`Vars::get`]. The same constructor
+//! therefore loads a weight file (strictly: wrong shapes, missing and unused
+//! keys are errors that name file and tensor) and makes fresh trainable
+//! tensors for `keyframed-train`.
+
+use crate::error::{ModelError, Result};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    ops::Div,
+    path::{Path, PathBuf},
+};
+use tch::{Device, Kind, Tensor};
+
+/// How a fresh tensor is filled (PyTorch's own defaults for each layer).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Constant.
+    Const(f64),
+    /// Uniform in ±1/√fan_in: PyTorch's default for convolutions and linear layers.
+    FanIn(i64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+}
+
+enum Kept {
+    Loaded { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>> },
+    Fresh { made: RefCell<BTreeMap<String, Tensor>> },
+}
+
+/// A set of named tensors: loaded from a file, or made as they are asked for.
+pub struct Source {
+    kept: Kept,
+    file: PathBuf,
+    device: Device,
+    kind: Kind,
+}
+
+impl Source {
+    /// Tensors that were read from `file`; [`Source::finish`] checks that all were used.
+    pub fn loaded(
+        file: impl Into<PathBuf>,
+        tensors: BTreeMap<String, Tensor>,
+        device: Device,
+        kind: Kind,
+    ) -> Self {
+        let kept = Kept::Loaded { tensors, used: RefCell::default() };
+        Self { kept, file: file.into(), device, kind }
+    }
+
+    /// Trainable float32 tensors, made and initialised when first asked for.
+    pub fn fresh(device: Device) -> Self {
+        Self {
+            kept: Kept::Fresh { made: RefCell::default() },
+            file: PathBuf::new(),
+            device,
+            kind: Kind::Float,
+        }
+    }
+
+    /// The root path.
+    pub fn root(&self) -> Vars<'_> {
+        Vars { source: self, path: String::new() }
+    }
+
+    /// The file's name, for messages.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Fails if the file holds tensors that no network asked for.
+    ///
+    /// # Errors
+    /// [`ModelError::UnusedTensors`].
+    pub fn finish(&self) -> Result<()> {
+        let names = self.unused();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(ModelError::UnusedTensors { file: self.file.clone(), names })
+    }
+
+    /// Keys that no network asked for so far, sorted.
+    pub fn unused(&self) -> Vec<String> {
+        match &self.kept {
+            Kept::Fresh { .. } => Vec::new(),
+            Kept::Loaded { tensors, used } => {
+                let used = used.borrow();
+                tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+            }
+        }
+    }
+
+    /// All tensors by key: those of the file, or those made so far.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let copy = |map: &BTreeMap<String, Tensor>| {
+            map.iter().map(|(k, t)| (k.clone(), t.shallow_clone())).collect()
+        };
+        match &self.kept {
+            Kept::Loaded { tensors, .. } => copy(tensors),
+            Kept::Fresh { made } => copy(&made.borrow()),
+        }
+    }
+
+    fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        match &self.kept {
+            Kept::Loaded { tensors, used } => {
+                let Some(tensor) = tensors.get(name) else {
+                    let (file, name) = (self.file.clone(), name.to_owned());
+                    return Err(ModelError::MissingTensor { file, name, shape: shape.to_vec() });
+                };
+                if tensor.size() != shape {
+                    return Err(ModelError::WrongShape {
+                        file: self.file.clone(),
+                        name: name.to_owned(),
+                        found: tensor.size(),
+                        expected: shape.to_vec(),
+                    });
+                }
+                used.borrow_mut().insert(name.to_owned());
+                Ok(tensor.to_device(self.device).to_kind(self.kind))
+            }
+            Kept::Fresh { made } => {
+                let mut made = made.borrow_mut();
+                if let Some(tensor) = made.get(name) {
+                    return Ok(tensor.shallow_clone());
+                }
+                let options = (Kind::Float, self.device);
+                let tensor = tch::no_grad(|| match init {
+                    Init::Const(value) => Tensor::full(shape, value, options),
+                    Init::FanIn(fan_in) => {
+                        let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
+                        Tensor::empty(shape, options).uniform_(-bound, bound)
+                    }
+                    Init::Normal(std) => Tensor::randn(shape, options) * std,
+                });
+                let tensor = tensor.set_requires_grad(true);
+                made.insert(name.to_owned(), tensor.shallow_clone());
+                Ok(tensor)
+            }
+        }
+    }
+}
+
+/// A place in the tree of keys.
+#[derive(Clone)]
+pub struct Vars<'a> {
+    source: &'a Source,
+    path: String,
+}
+
+impl Vars<'_> {
+    fn key(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The tensor `name` below this place, on the source's device and in its dtype.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`] or [`ModelError::WrongShape`], naming file and key.
+    pub fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.source.get(&self.key(name), shape, init)
+    }
+
+    /// Whether a loaded file has `name` below this place (false for fresh tensors).
+    pub fn has(&self, name: &str) -> bool {
+        match &self.source.kept {
+            Kept::Loaded { tensors, .. } => tensors.contains_key(&self.key(name)),
+            Kept::Fresh { .. } => false,
+        }
+    }
+
+    /// Device of the tensors.
+    pub fn device(&self) -> Device {
+        self.source.device
+    }
+
+    /// Dtype of the tensors.
+    pub fn kind(&self) -> Kind {
+        self.source.kind
+    }
+}
+
+impl<'a, T: Display> Div<T> for &Vars<'a> {
+    type Output = Vars<'a>;
+    fn div(self, name: T) -> Vars<'a> {
+        Vars { source: self.source, path: self.key(&name.to_string()) }
+    }
+}
+
+impl<'a, T: Display> Div<T> for Vars<'a> {
+    type Output = Vars<'a>;
+    fn div(self, name: T) -> Vars<'a> {
+        &self / name
+    }
+}

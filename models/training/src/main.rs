@@ -1,0 +1,2 @@
+//! Trainer of keyframed models.
+fn main() {}

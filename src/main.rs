@@ -1,0 +1,2 @@
+//! keyframed: DensePose in, avatar out.
+fn main() {}
