@@ -6,7 +6,9 @@
 
 pub mod error;
 pub mod nn;
+pub mod taesd;
 pub mod torch_ext;
+pub mod vae;
 pub mod vars;
 
 pub use error::{ModelError, Result};
