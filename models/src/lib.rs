@@ -5,6 +5,7 @@
 //! checkpoints run through the same code.
 
 pub mod error;
+pub mod film;
 pub mod nn;
 pub mod taesd;
 pub mod torch_ext;
