@@ -5,8 +5,11 @@
 //! checkpoints run through the same code.
 
 pub mod error;
+pub mod film;
 pub mod nn;
+pub mod taesd;
 pub mod torch_ext;
+pub mod vae;
 pub mod vars;
 
 pub use error::{ModelError, Result};
