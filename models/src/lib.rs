@@ -7,6 +7,7 @@
 pub mod error;
 pub mod film;
 pub mod nn;
+pub mod scheduler;
 pub mod taesd;
 pub mod torch_ext;
 pub mod vae;
