@@ -4,6 +4,7 @@
 //! configuration names, so the small embedded model and the full-size
 //! checkpoints run through the same code.
 
+pub mod clip;
 pub mod error;
 pub mod film;
 pub mod nn;
