@@ -5,16 +5,17 @@
 //! checkpoints run through the same code.
 
 pub mod appearance;
+pub mod clip;
 pub mod controlnet;
 pub mod error;
 pub mod film;
 pub mod nn;
+pub mod reference;
+pub mod scheduler;
 pub mod taesd;
 pub mod torch_ext;
-pub mod vae;
-pub mod reference;
-pub mod torch_ext;
 pub mod unet;
+pub mod vae;
 pub mod vars;
 
 pub use appearance::AppearanceEncoder;
