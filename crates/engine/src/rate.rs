@@ -26,7 +26,7 @@ impl LambdaControl {
     pub fn new(rate: f64, lambda: f64) -> Option<Self> {
         // Within a microsecond and a day, so that the arithmetic below cannot overflow.
         let interval = (SECOND as f64 / rate).clamp(1e3, 86_400e9);
-        (rate > 0.0).then(|| Self { interval: interval as Nanos, lambda, last: None })
+        (rate > 0.0).then_some(Self { interval: interval as Nanos, lambda, last: None })
     }
 
     /// The wanted time between key poses.
