@@ -15,6 +15,10 @@ const GAIN: f64 = 0.08;
 /// The correction never exceeds a factor of 4 either way, so that a change of motion finds λ near where it belongs.
 const MOST_CORRECTION: f64 = 1.386;
 
+/// Motion grows by at most this factor a frame, so that a cut is not taken for motion to come. After stillness it is
+/// back where it was within 30 frames.
+const MOST_GROWTH: f64 = 1.25;
+
 /// Holds λ where the given key rate comes out of the present motion.
 ///
 /// Mostly it looks ahead: the MSE that a pose has typically gathered one wanted interval after another pose *is* the
@@ -37,7 +41,12 @@ impl LambdaControl {
     pub fn new(rate: f64, lambda: f64) -> Option<Self> {
         // Within a microsecond and a day, so that the arithmetic below cannot overflow.
         let interval = (SECOND as f64 / rate).clamp(1e3, 86_400e9) as Nanos;
-        (rate > 0.0).then_some(Self { interval, motion: lambda, correction: 0.0, last: None })
+        (rate > 0.0).then_some(Self {
+            interval,
+            motion: lambda.max(LAMBDA_RANGE.0),
+            correction: 0.0,
+            last: None,
+        })
     }
 
     /// The wanted time between key poses.
@@ -60,7 +69,8 @@ impl LambdaControl {
         // While the window is younger than the interval, extrapolate: over short times MSE grows with time.
         let reached = (mse * (self.interval as f64 / apart as f64).max(1.0)).min(LAMBDA_RANGE.1);
         let share = 1.0 - (-step / SMOOTHING as f64).exp();
-        self.motion += share * (reached - self.motion);
+        let wanted = self.motion + share * (reached - self.motion);
+        self.motion = wanted.clamp(LAMBDA_RANGE.0, self.motion * MOST_GROWTH);
         // In a still stream no λ gives the wanted rate, and the correction must not run away meanwhile.
         if self.motion > 10.0 * LAMBDA_RANGE.0 {
             self.correct(-GAIN * step / self.interval as f64);
