@@ -1,3 +1,11 @@
-//! Trainer of keyframed models: synthetic figures, datasets and training stages.
+//! Makes the models of keyframed: synthetic figures, datasets, training stages.
 
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod optim;
+pub mod plot;
+pub mod stages;
 pub mod synth;
+pub mod trainer;
