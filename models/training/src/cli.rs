@@ -117,7 +117,10 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     trainer.settle();
     let weights = stage.params();
     for network in ["unet", "controlnet", "appearance", "text"] {
-        checkpoint::write(&out.join(format!("{network}.safetensors")), &listed(&checkpoint::below(&weights, network)))?;
+        checkpoint::write(
+            &out.join(format!("{network}.safetensors")),
+            &listed(&checkpoint::below(&weights, network)),
+        )?;
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! The recipe file (`mini.toml`).
 
 use anyhow::{Context, Result};
-use keyframed_models::{controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig, vae::AutoencoderKlConfig};
+use keyframed_models::{
+    controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig,
+    vae::AutoencoderKlConfig,
+};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -107,7 +110,8 @@ impl Recipe {
     /// # Errors
     /// An unreadable file, an unknown key or a value of the wrong type, named.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is not a training recipe", path.display()))
     }
 }

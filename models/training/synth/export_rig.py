@@ -146,6 +146,11 @@ def part_shares(vertices, normals, share, smooth):
     front = soft(-normals[:, 1], 0.12)
     side = np.sign(x)
     inner = soft(-normals[:, 1] * 0.75 + (-normals[:, 0] * side - normals[:, 2]) * 0.6, 0.12)
+    # The neck's lower half is torso.
+    chin = soft(z - 0.572, 0.004)
+    share = dict(share)
+    neck = share["head"] * (1 - chin) * (z < 0.62)
+    share["head"], share["torso"] = share["head"] - neck, share["torso"] + neck
     # The crease of the groin: torso above it, upper legs below, rising outwards.
     trunk = share["torso"] + share["upperleg"]
     rise = np.where(normals[:, 1] < 0, 0.62, 0.45)

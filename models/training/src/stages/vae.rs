@@ -67,12 +67,11 @@ fn corner(labels: &[u8], size: usize, crop: usize, rng: &mut ChaCha8Rng) -> (usi
 /// Absolute error of values and of their horizontal and vertical differences, weighted, plus squared error.
 fn reconstruction_loss(made: &Tensor, truth: &Tensor, weight: &Tensor) -> Tensor {
     let error = made - truth;
-    let across = (error.slice(3, 1, None, 1) - error.slice(3, None, -1, 1)).abs() * weight.slice(3, 1, None, 1);
+    let across =
+        (error.slice(3, 1, None, 1) - error.slice(3, None, -1, 1)).abs() * weight.slice(3, 1, None, 1);
     let down = (error.slice(2, 1, None, 1) - error.slice(2, None, -1, 1)).abs() * weight.slice(2, 1, None, 1);
     let mean = |t: Tensor| t.mean(Kind::Float);
-    mean(error.abs() * weight)
-        + (mean(across) + mean(down)) * 0.5
-        + mean(error.square() * weight) * 1.5
+    mean(error.abs() * weight) + (mean(across) + mean(down)) * 0.5 + mean(error.square() * weight) * 1.5
 }
 
 impl Stage for VaeStage<'_> {

@@ -17,6 +17,7 @@ mod pieces;
 mod pose;
 mod raster;
 mod render;
+mod report;
 mod rig;
 mod sheet;
 
@@ -29,5 +30,6 @@ pub use motion::Motion;
 pub use person::{Beard, Bottom, Colour, Face, HairStyle, Light, Logo, Person, Print, Shoes, Top, hsv};
 pub use pose::{Arm, Leg, Pose};
 pub use render::{Shot, render};
+pub use report::{Figures, report};
 pub use rig::Rig;
-pub use sheet::{PALETTE, colourize, sheet};
+pub use sheet::{colourize, sheet};
