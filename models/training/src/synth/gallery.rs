@@ -1,5 +1,9 @@
 //! The fixed characters that ship as avatars.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -205,4 +209,20 @@ pub fn avatar(rig: &Rig, index: usize, size: usize) -> Shot {
     let person = Person::gallery(index);
     let shape = 2 * index + 2 + usize::from(person.feminine);
     render(rig, &person, shape, &pose, &camera, size)
+}
+
+/// Writes every gallery character's reference picture as `NAME.png` into a folder.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_avatars(rig: &Rig, folder: &Path, size: usize) -> Result<()> {
+    for (index, name) in GALLERY.iter().enumerate() {
+        let path = folder.join(format!("{name}.png"));
+        let picture = RgbImage::from_raw(size as u32, size as u32, avatar(rig, index, size).rgb);
+        picture
+            .context("picture too large")?
+            .save(&path)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }
