@@ -47,6 +47,9 @@ pub struct Vae {
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -67,6 +70,9 @@ pub struct Denoise {
     pub references: usize,
     /// Target pictures of each person in a batch.
     pub targets: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -93,6 +99,9 @@ pub struct Film {
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.

@@ -2,7 +2,7 @@
 
 use crate::{checkpoint, data::{self, Pool}};
 use anyhow::{Context, Result};
-use keyframed_models::{Source, torch_ext::CpuAutocast, vae::{AutoencoderKl, AutoencoderKlConfig}};
+use keyframed_models::{Source, vae::{AutoencoderKl, AutoencoderKlConfig}};
 use std::{collections::BTreeMap, path::Path};
 use tch::{Device, Kind, Tensor};
 
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 pub fn normalise(weights: &mut BTreeMap<String, Tensor>, mean: &[f64], deviation: &[f64], scaling: f64) -> Result<()> {
     let channels = mean.len() as i64;
     tch::no_grad(|| {
-        let mut get = |name: &str| weights.get(name).map(Tensor::copy).with_context(|| format!("no tensor {name}"));
+        let get = |name: &str| weights.get(name).map(Tensor::copy).with_context(|| format!("no tensor {name}"));
         let (quant, quant_bias) = (get("quant_conv.weight")?, get("quant_conv.bias")?);
         let (post, post_bias) = (get("post_quant_conv.weight")?, get("post_quant_conv.bias")?);
         let shift = Tensor::from_slice(mean).to_kind(Kind::Float);
@@ -51,7 +51,6 @@ pub fn statistics(vae: &AutoencoderKl, pool: &Pool) -> Result<(Vec<f64>, Vec<f64
 
 /// Mean latents `[n, 4, h/8, w/8]` of pictures, in batches.
 pub fn encode(vae: &AutoencoderKl, pictures: &[&data::Picture], size: usize) -> Tensor {
-    let _bf16 = CpuAutocast::enter();
     let parts: Vec<Tensor> = pictures
         .chunks(8)
         .map(|chunk| {

@@ -91,7 +91,7 @@ impl Stage for VaeStage<'_> {
     fn loss(&mut self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let (truth, weight) = self.batch(rng);
         let (latent, made) = {
-            let _bf16 = CpuAutocast::enter();
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
             let latent = self.network.encode_moments(&truth).mean;
             let noisy = &latent + latent.randn_like() * self.recipe.latent_noise;
             let made = self.network.decode(&noisy);
