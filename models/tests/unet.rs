@@ -39,7 +39,8 @@ fn plain_forwards() {
     let io = tensors(&folder.join("unet3d_io.safetensors"));
     let unet = unet(&folder, "unet3d");
     for t in [1, 501, 981] {
-        let out = unet.forward(&io["plain.sample"], &at(t), &io["encoder_hidden_states"], None, None).unwrap();
+        let out =
+            unet.forward(&io["plain.sample"], &at(t), &io["encoder_hidden_states"], None, None).unwrap();
         assert_close(&out, &io[&format!("plain.t{t}.out")], TOLERANCE);
     }
 }
