@@ -13,6 +13,7 @@ mod hair;
 mod math;
 mod motion;
 mod person;
+mod pieces;
 mod pose;
 mod raster;
 mod render;

@@ -334,9 +334,9 @@ impl Top {
             print,
             sleeve: if jacket { 0.97 } else { pick(rng, &[0.02, 0.24, 0.34, 0.34, 0.6, 0.97, 0.97]) },
             hem: if female && !jacket {
-                pick(rng, &[-0.05, 0.0, 0.1, 0.14])
+                pick(rng, &[-0.02, 0.02, 0.1, 0.14])
             } else {
-                pick(rng, &[-0.06, -0.02, 0.02])
+                pick(rng, &[-0.03, 0.0, 0.03])
             },
             neckline: pick(rng, &[-0.03, 0.0, 0.02, 0.05, 0.08]),
             volume: if jacket { rng.random_range(0.015..0.024) } else { rng.random_range(0.005..0.016) },

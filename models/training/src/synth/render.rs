@@ -6,6 +6,7 @@ use super::camera::{Camera, Lens};
 use super::cloth;
 use super::math::{Rigid, V3, add, dot, mix, normalize, scale, smoothstep};
 use super::person::{Colour, Light, Person};
+use super::pieces::Pieces;
 use super::pose::Pose;
 use super::raster::{Hit, NONE, Raster};
 use super::rig::{Canon, Rig, Shape};
@@ -44,11 +45,15 @@ pub fn render(rig: &Rig, person: &Person, shape: usize, pose: &Pose, camera: &Ca
     let bones = pose.bones(rig, shape);
     let lens = lens(rig, shape, &bones, camera, size * OVER);
     let mesh = skin(rig, shape, person, &bones, &lens);
+    let pieces = Pieces::dress(rig, shape, person, &bones);
+    let hung: Vec<V3> = pieces.points.iter().map(|&p| lens.project(p)).collect();
     RASTER.with_borrow_mut(|raster| {
         raster.clear(size * OVER);
         raster.draw(&mesh.points, &rig.triangles, 0, true);
         let labels = labels(rig, raster, size);
-        let rgb = picture(rig, person, &mesh, raster, size);
+        raster.draw(&hung, &pieces.triangles, rig.triangles.len() as u32, false);
+        let scene = Scene { rig, person, mesh: &mesh, pieces: &pieces };
+        let rgb = scene.picture(raster, size);
         Shot { size, rgb, labels }
     })
 }
@@ -128,41 +133,66 @@ fn corners(hit: &Hit) -> [f32; 3] {
     [1.0 - hit.share[0] - hit.share[1], hit.share[0], hit.share[1]]
 }
 
-fn picture(rig: &Rig, person: &Person, mesh: &Mesh, raster: &Raster, size: usize) -> Vec<u8> {
-    let backdrop = person.backdrop.paint(size);
-    let mut out = Vec::with_capacity(size * size * 3);
-    for y in 0..size {
-        for x in 0..size {
-            let mut sum = [0.0; 3];
-            for sample in 0..OVER * OVER {
-                let (sx, sy) = (x * OVER + sample % OVER, y * OVER + sample / OVER);
-                let hit = &raster.hits[sy * raster.size + sx];
-                let colour =
-                    if hit.triangle == NONE { backdrop[y * size + x] } else { shade(rig, person, mesh, hit) };
-                sum = add(sum, colour);
-            }
-            let samples = (OVER * OVER) as f32;
-            out.extend(sum.map(|c| (c / samples * 255.0 + 0.5) as u8));
-        }
-    }
-    out
+/// Everything that a pixel's colour follows from.
+struct Scene<'a> {
+    rig: &'a Rig,
+    person: &'a Person,
+    mesh: &'a Mesh,
+    pieces: &'a Pieces,
 }
 
-fn shade(rig: &Rig, person: &Person, mesh: &Mesh, hit: &Hit) -> Colour {
-    let triangle = rig.triangles[hit.triangle as usize];
-    let weights = corners(hit);
-    let mut canon = Canon::default();
-    let mut normal = [0.0; 3];
-    for (&v, w) in triangle.iter().zip(weights) {
-        let (c, v) = (&rig.canon[v as usize], v as usize);
-        canon.p = add(canon.p, scale(c.p, w));
-        canon.along += w * c.along;
-        canon.arm += w * c.arm;
-        canon.hand += w * c.hand;
-        canon.head += w * c.head;
-        normal = add(normal, scale(mesh.normals[v], w));
+impl Scene<'_> {
+    fn picture(&self, raster: &Raster, size: usize) -> Vec<u8> {
+        let backdrop = self.person.backdrop.paint(size);
+        let mut out = Vec::with_capacity(size * size * 3);
+        for y in 0..size {
+            for x in 0..size {
+                let mut sum = [0.0; 3];
+                for sample in 0..OVER * OVER {
+                    let (sx, sy) = (x * OVER + sample % OVER, y * OVER + sample / OVER);
+                    let hit = &raster.hits[sy * raster.size + sx];
+                    sum = add(sum, if hit.triangle == NONE { backdrop[y * size + x] } else { self.shade(hit) });
+                }
+                let samples = (OVER * OVER) as f32;
+                out.extend(sum.map(|c| (c / samples * 255.0 + 0.5) as u8));
+            }
+        }
+        out
     }
-    light(&person.light, cloth::paint(person, &canon), normalize(normal))
+
+    fn shade(&self, hit: &Hit) -> Colour {
+        let number = hit.triangle as usize;
+        let (colour, normal) = match number.checked_sub(self.rig.triangles.len()) {
+            Some(number) => self.piece(number, corners(hit)),
+            None => self.body(number, corners(hit)),
+        };
+        light(&self.person.light, colour, normalize(normal))
+    }
+
+    fn body(&self, number: usize, weights: [f32; 3]) -> (Colour, V3) {
+        let mut canon = Canon::default();
+        let mut normal = [0.0; 3];
+        for (&v, w) in self.rig.triangles[number].iter().zip(weights) {
+            let (c, v) = (&self.rig.canon[v as usize], v as usize);
+            canon.p = add(canon.p, scale(c.p, w));
+            canon.along += w * c.along;
+            canon.arm += w * c.arm;
+            canon.hand += w * c.hand;
+            canon.head += w * c.head;
+            normal = add(normal, scale(self.mesh.normals[v], w));
+        }
+        (cloth::paint(self.person, &canon), normal)
+    }
+
+    /// Pieces are thin: both sides are lit as if they faced the camera, the inside a little darker.
+    fn piece(&self, number: usize, weights: [f32; 3]) -> (Colour, V3) {
+        let (mut colour, mut normal) = ([0.0; 3], [0.0; 3]);
+        for (&v, w) in self.pieces.triangles[number].iter().zip(weights) {
+            colour = add(colour, scale(self.pieces.colours[v as usize], w));
+            normal = add(normal, scale(normalize(self.pieces.normals[v as usize]), w));
+        }
+        if normal[1] > 0.0 { (scale(colour, 0.8), scale(normal, -1.0)) } else { (colour, normal) }
+    }
 }
 
 /// Soft light with darker edges: no outline, but limbs stand apart.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use safetensors::{Dtype, SafeTensors};
 
-use super::math::V3;
+use super::math::{V3, lerp};
 
 /// Values of one vertex of the neutral body that painting uses.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +29,55 @@ pub(super) struct Shape {
     /// Lowest and highest rest z, metres.
     pub floor: f32,
     pub top: f32,
+    /// Trunk and legs at heights of the neutral body from `GIRTH_TOP` down in steps of `GIRTH_STEP`.
+    girths: Vec<Girth>,
+}
+
+/// Extent of trunk and legs at one height, metres.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Girth {
+    /// z in this shape.
+    pub height: f32,
+    /// Half width and half depth.
+    pub wide: f32,
+    pub deep: f32,
+    /// Middle, front to back.
+    pub centre: f32,
+}
+
+const GIRTH_TOP: f32 = 0.16;
+const GIRTH_STEP: f32 = 0.04;
+
+impl Shape {
+    /// The girth at a height of the neutral body, between 0.16 m above and 0.6 m below the hips.
+    pub fn girth(&self, z: f32) -> Girth {
+        let place = ((GIRTH_TOP - z) / GIRTH_STEP).clamp(0.0, (self.girths.len() - 1) as f32 - 1e-3);
+        let (a, b, t) = (self.girths[place as usize], self.girths[place as usize + 1], place.fract());
+        Girth {
+            height: lerp(a.height, b.height, t),
+            wide: lerp(a.wide, b.wide, t),
+            deep: lerp(a.deep, b.deep, t),
+            centre: lerp(a.centre, b.centre, t),
+        }
+    }
+}
+
+fn girths(canon: &[Canon], rest: &[V3]) -> Vec<Girth> {
+    let ring = |k: usize| {
+        let z = GIRTH_TOP - k as f32 * GIRTH_STEP;
+        let (mut wide, mut front, mut back, mut sum, mut count) = (0.0f32, 0.0f32, -0.2f32, 0.0, 1e-6);
+        for (c, v) in canon.iter().zip(rest) {
+            if (c.p[2] - z).abs() < 0.6 * GIRTH_STEP && c.arm + c.hand < 0.2 {
+                wide = wide.max(v[0].abs());
+                front = front.min(v[1]);
+                back = back.max(v[1]);
+                sum += v[2];
+                count += 1.0;
+            }
+        }
+        Girth { height: sum / count, wide, deep: 0.5 * (back - front), centre: 0.5 * (back + front) }
+    };
+    (0..20).map(ring).collect()
 }
 
 /// Bones that poses turn. Pairs are left, right.
@@ -95,7 +144,7 @@ impl Rig {
             pure_part: triangles.iter().map(|t| pure_part(t, &part_index)).collect(),
             part_weight: rows(&floats(&file, "part_weight")?),
             skin_weight: rows(&floats(&file, "skin_weight")?),
-            shapes: shapes(&file, canon.len(), names.len())?,
+            shapes: shapes(&file, &canon, names.len())?,
             joints: joints(&names)?,
             parents: parents.iter().map(|&p| usize::try_from(p as i32).ok()).collect(),
             triangles,
@@ -154,7 +203,8 @@ fn pure_part(triangle: &[u32; 3], parts: &[[u8; 4]]) -> u8 {
     if part(0) == part(1) && part(1) == part(2) { part(0) } else { 0 }
 }
 
-fn shapes(file: &SafeTensors, vertices: usize, bones: usize) -> Result<Vec<Shape>> {
+fn shapes(file: &SafeTensors, canon: &[Canon], bones: usize) -> Result<Vec<Shape>> {
+    let vertices = canon.len();
     let rest: Vec<V3> = rows(&floats(file, "rest")?);
     let normals: Vec<V3> = rows(&floats(file, "normals")?);
     let heads: Vec<V3> = rows(&floats(file, "heads")?);
@@ -169,6 +219,7 @@ fn shapes(file: &SafeTensors, vertices: usize, bones: usize) -> Result<Vec<Shape
             top: heights().fold(f32::NEG_INFINITY, f32::max),
             normals: normals[k * vertices..(k + 1) * vertices].to_vec(),
             heads: heads[k * bones..(k + 1) * bones].to_vec(),
+            girths: girths(canon, &rest),
             rest,
         }
     };
