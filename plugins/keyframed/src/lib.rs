@@ -10,6 +10,7 @@
 use gst::glib;
 
 pub mod denseposetestsrc;
+pub mod keyposeselect;
 mod video;
 
 /// Makes the elements known to this process, for programs that link this crate instead of loading the library.
@@ -22,6 +23,7 @@ pub fn plugin_register_static() -> Result<(), glib::BoolError> {
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     denseposetestsrc::register(plugin)?;
+    keyposeselect::register(plugin)?;
     Ok(())
 }
 
