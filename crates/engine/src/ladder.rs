@@ -1,0 +1,93 @@
+//! The quality ladder under load: down at once, up after a calm.
+
+use crate::{frame::Nanos, interpolate::Rung};
+
+/// Settings of a [`Ladder`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LadderConfig {
+    /// The best rung to use (`max-quality`).
+    pub best: Rung,
+    /// What one in-between may cost, and how late one may be.
+    pub budget: Nanos,
+    /// This long without trouble before a better rung is tried.
+    pub calm: Nanos,
+}
+
+/// After a better rung failed at once, the calm asked for doubles, up to this many times.
+const MAX_DOUBLINGS: u32 = 5;
+
+/// Picks the rung for the next in-between.
+///
+/// A cost or lateness above the budget steps down at once. Without trouble for a calm period it steps up; if that
+/// rung then fails within a calm period, the next wait is twice as long, so that an overloaded machine is not
+/// made to stumble every few seconds.
+#[derive(Debug, Clone)]
+pub struct Ladder {
+    config: LadderConfig,
+    rung: Rung,
+    /// Since when there has been no trouble on this rung; `None` before the first observation.
+    calm_since: Option<Nanos>,
+    /// When the present rung was reached by stepping up, until it has proved itself.
+    on_trial: Option<Nanos>,
+    doublings: u32,
+}
+
+impl Ladder {
+    /// A ladder on its best rung.
+    pub fn new(config: LadderConfig) -> Self {
+        Self { config, rung: config.best, calm_since: None, on_trial: None, doublings: 0 }
+    }
+
+    /// The rung to use.
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// At `now`, an in-between on `rung` was found to have cost this much. Costs of rungs other than the present one
+    /// are old news and ignored.
+    pub fn observe_cost(&mut self, now: Nanos, rung: Rung, cost: Nanos) {
+        if rung == self.rung {
+            self.observe(now, cost > self.config.budget);
+        }
+    }
+
+    /// At `now`, an output was emitted this late.
+    pub fn observe_lateness(&mut self, now: Nanos, lateness: Nanos) {
+        self.observe(now, lateness > self.config.budget);
+    }
+
+    /// Goes back to the best rung, as after a flush.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.config);
+    }
+
+    fn observe(&mut self, now: Nanos, trouble: bool) {
+        let calm_since = *self.calm_since.get_or_insert(now);
+        if trouble {
+            self.step_down(now);
+            return;
+        }
+        if self.on_trial.is_some_and(|since| now.saturating_sub(since) >= self.config.calm) {
+            self.on_trial = None;
+            self.doublings = 0;
+        }
+        let wait = self.config.calm.saturating_mul(1 << self.doublings);
+        if now.saturating_sub(calm_since) >= wait && self.rung > self.config.best {
+            self.step_up(now);
+        }
+    }
+
+    fn step_down(&mut self, now: Nanos) {
+        if self.on_trial.take().is_some() {
+            self.doublings = (self.doublings + 1).min(MAX_DOUBLINGS);
+        }
+        self.rung = self.rung.cheaper().unwrap_or(self.rung);
+        self.calm_since = Some(now);
+    }
+
+    fn step_up(&mut self, now: Nanos) {
+        self.rung = self.rung.better().unwrap_or(self.rung);
+        self.calm_since = Some(now);
+        self.on_trial = Some(now);
+    }
+}

@@ -1,0 +1,286 @@
+//! Stage 4 live: output ticks on a fixed grid at a fixed latency behind the input.
+
+use std::collections::VecDeque;
+
+use crate::{
+    counters::{Counters, Latencies},
+    error::EngineError,
+    frame::{Nanos, SECOND, Timed},
+    grid::{Grid, Rate, fraction},
+    interpolate::Rung,
+    ladder::{Ladder, LadderConfig},
+};
+
+/// Settings of a [`Pacer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaceConfig {
+    /// Output frames a second.
+    pub rate: Rate,
+    /// The tick for time T is emitted at T + latency. In-betweens need the key frame after T by then, so it should
+    /// cover the time between key poses plus what generating one takes.
+    pub latency: Nanos,
+    /// Most key frames waiting after the one on show; at least 1. Where the latency spans many key frames, allow
+    /// as many.
+    pub max_queued: usize,
+    /// When to use which rung.
+    pub ladder: LadderConfig,
+}
+
+impl PaceConfig {
+    /// At most two key frames waiting, FILM if it fits in 80 % of a tick, two seconds of calm before a better rung.
+    pub fn new(rate: Rate, latency: Nanos) -> Self {
+        let ladder = LadderConfig { best: Rung::Film, budget: rate.period() * 4 / 5, calm: 2 * SECOND };
+        Self { rate, latency, max_queued: 2, ladder }
+    }
+}
+
+/// What an output frame shows, with the key frames it is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Picture<F> {
+    /// A key frame, at its own time.
+    Frame(F),
+    /// The in-between at `t` of the way from `a` to `b`, 0 < `t` < 1, to be made on `rung` (never
+    /// [`Rung::Repeat`]).
+    Between {
+        /// The key frame before.
+        a: F,
+        /// The key frame after.
+        b: F,
+        /// Where between them.
+        t: f32,
+        /// How to make it.
+        rung: Rung,
+    },
+    /// This key frame again: it is held, the next one is not here yet, or there is no time for more.
+    Repeat(F),
+}
+
+/// One output frame to be made and pushed now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output<F> {
+    /// Number of the tick on the grid; ascending, with gaps only where ticks were dropped after a stall.
+    pub index: u64,
+    /// Its time, on the grid: the time of the input that it shows, not of its emission.
+    pub pts: Nanos,
+    /// Time to the next tick.
+    pub duration: Nanos,
+    /// What to show.
+    pub picture: Picture<F>,
+    /// Ticks before it were dropped: it is emitted a tick or more after the first of them was due.
+    pub late: bool,
+}
+
+/// Answer to [`Pacer::poll`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Poll<F> {
+    /// Make and push this frame, then poll again.
+    Emit(Output<F>),
+    /// Nothing to do before this time.
+    Wait(Nanos),
+    /// Nothing to do before the first key frame.
+    Idle,
+    /// The stream has ended.
+    Done,
+}
+
+/// Decides what to emit and when; `F` is the caller's picture (cheap to clone), which the pacer never looks at.
+///
+/// The grid starts at the first key frame and never moves. After a stall the ticks that were missed are dropped and
+/// the latest due one is emitted, once, marked late: no fast-forward, no burst.
+#[derive(Debug)]
+pub struct Pacer<F> {
+    config: PaceConfig,
+    /// Set by the first key frame.
+    grid: Option<Grid>,
+    /// Number of the next tick; all before it are emitted or dropped.
+    next: u64,
+    /// Whether a tick has been emitted: what passes before that is start-up, not a stall.
+    started: bool,
+    /// Key frames in time order: the front one is on show, the others wait.
+    keys: VecDeque<Key<F>>,
+    /// Time of the last key frame accepted.
+    last: Nanos,
+    /// Number of ticks in all, once the end is known.
+    count: Option<u64>,
+    ladder: Ladder,
+    counters: Counters,
+    latencies: Latencies,
+}
+
+#[derive(Debug)]
+struct Key<F> {
+    pts: Nanos,
+    /// Valid from `pts` up to here; never before `pts`.
+    held: Nanos,
+    /// Shown up to here, valid or not; never before `held`. Interpolation starts from here, so that a key frame
+    /// that came late is approached from what is on show, without a jump.
+    shown: Nanos,
+    item: F,
+}
+
+impl<F: Clone> Pacer<F> {
+    /// A pacer before its first key frame.
+    ///
+    /// # Errors
+    /// [`EngineError::BadSetting`] if no key frame may wait.
+    pub fn new(config: PaceConfig) -> Result<Self, EngineError> {
+        if config.max_queued == 0 {
+            return Err(EngineError::BadSetting("at least one key frame must be allowed to wait".into()));
+        }
+        Ok(Self {
+            config,
+            grid: None,
+            next: 0,
+            started: false,
+            keys: VecDeque::with_capacity(config.max_queued + 2),
+            last: 0,
+            count: None,
+            ladder: Ladder::new(config.ladder),
+            counters: Counters::default(),
+            latencies: Latencies::default(),
+        })
+    }
+
+    /// A key frame has come. If too many wait, it takes the place of the newest waiting one: the one being
+    /// approached stays, so that motion does not jump.
+    ///
+    /// # Errors
+    /// [`EngineError::OutOfOrder`] if it does not come after the last; [`EngineError::Ended`] after
+    /// [`finish`](Self::finish). The key frame is dropped and counted so.
+    pub fn key(&mut self, key: Timed<F>) -> Result<(), EngineError> {
+        self.counters.generated += 1;
+        let refused = match self.keys.back() {
+            _ if self.count.is_some() => Some(EngineError::Ended),
+            Some(_) if key.pts <= self.last => {
+                Some(EngineError::OutOfOrder { pts: key.pts, last: self.last })
+            }
+            _ => None,
+        };
+        if let Some(error) = refused {
+            self.counters.dropped += 1;
+            return Err(error);
+        }
+        self.grid.get_or_insert(Grid::new(self.config.rate, key.pts));
+        self.last = key.pts;
+        self.keys.push_back(Key { pts: key.pts, held: key.pts, shown: key.pts, item: key.item });
+        if self.keys.len() > 1 + self.config.max_queued {
+            let _replaced = self.keys.remove(self.keys.len() - 2);
+            self.counters.dropped += 1;
+        }
+        Ok(())
+    }
+
+    /// The newest key frame is valid up to `until`: its picture repeats, and interpolation starts there. A time
+    /// before that, or no key frame yet, means nothing; a key frame that comes before `until` ends the hold.
+    pub fn hold(&mut self, until: Nanos) {
+        if let Some(key) = self.keys.back_mut() {
+            key.held = key.held.max(until);
+            key.shown = key.shown.max(until);
+        }
+    }
+
+    /// No more key frames; the input ended at `end`. Ticks before it are still emitted, each at its time.
+    pub fn finish(&mut self, end: Nanos) {
+        let anchor = self.grid.map_or(end, |g| g.anchor());
+        self.count.get_or_insert(self.config.rate.count(end.saturating_sub(anchor)));
+    }
+
+    /// What to do at `now`.
+    pub fn poll(&mut self, now: Nanos) -> Poll<F> {
+        let Some(grid) = self.grid else {
+            return if self.count.is_some() { Poll::Done } else { Poll::Idle };
+        };
+        if self.count.is_some_and(|count| self.next >= count) {
+            return Poll::Done;
+        }
+        let due = grid.pts(self.next).saturating_add(self.config.latency);
+        if now < due {
+            return Poll::Wait(due);
+        }
+        let latest = grid.at_or_before(now - self.config.latency).unwrap_or(self.next).max(self.next);
+        let index = self.count.map_or(latest, |count| latest.min(count - 1));
+        let late = self.started && index > self.next;
+        if self.started {
+            self.counters.dropped += index - self.next;
+            self.ladder.observe_lateness(now, now - due);
+        }
+        self.counters.late += u64::from(late);
+        self.started = true;
+        self.next = index + 1;
+        match self.show(&grid, index, now) {
+            Some(picture) => {
+                let (pts, duration) = (grid.pts(index), grid.duration(index));
+                Poll::Emit(Output { index, pts, duration, picture, late })
+            }
+            // There is a grid only after a key frame, and one always stays on show.
+            None => Poll::Idle,
+        }
+    }
+
+    /// What making an in-between on `rung` cost, measured by the caller; `now` is when it was done.
+    pub fn observe_cost(&mut self, now: Nanos, rung: Rung, cost: Nanos) {
+        self.ladder.observe_cost(now, rung, cost);
+    }
+
+    /// The rung in force.
+    pub fn rung(&self) -> Rung {
+        self.ladder.rung()
+    }
+
+    /// Counts so far (`input` and `key` are stage 1's and stay 0).
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// From the time of the pose shown to the emission: for an output at its proper time that is the configured
+    /// latency; for a repeated key frame the time since it stopped being valid adds to it.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> &PaceConfig {
+        &self.config
+    }
+
+    /// Forgets the stream, as after a flush: the next key frame starts a new grid. Counts go on.
+    pub fn reset(&mut self) {
+        self.grid = None;
+        self.next = 0;
+        self.started = false;
+        self.keys.clear();
+        self.last = 0;
+        self.count = None;
+        self.ladder.reset();
+    }
+
+    /// The picture for tick `index`, emitted at `now`.
+    fn show(&mut self, grid: &Grid, index: u64, now: Nanos) -> Option<Picture<F>> {
+        let (pts, snap) = (grid.pts(index), grid.snap());
+        while self.keys.get(1).is_some_and(|next| next.pts <= pts.saturating_add(snap)) {
+            self.keys.pop_front();
+        }
+        let rung = self.ladder.rung();
+        let b = self.keys.get(1).map(|b| (b.pts, b.item.clone()));
+        let a = self.keys.front_mut()?;
+        let mut valid = pts;
+        let picture = match b {
+            _ if a.pts.abs_diff(pts) <= snap => Picture::Frame(a.item.clone()),
+            Some((to, b)) if a.shown < pts && rung != Rung::Repeat => {
+                Picture::Between { a: a.item.clone(), b, t: fraction(a.shown, pts, to), rung }
+            }
+            _ => {
+                valid = a.held.min(pts);
+                a.shown = a.shown.max(pts);
+                Picture::Repeat(a.item.clone())
+            }
+        };
+        match &picture {
+            Picture::Frame(_) => {}
+            Picture::Between { .. } => self.counters.interpolated += 1,
+            Picture::Repeat(_) => self.counters.repeated += 1,
+        }
+        self.latencies.record(now.saturating_sub(valid));
+        Some(picture)
+    }
+}
