@@ -156,19 +156,19 @@ impl Labels {
     /// Reads a DensePose picture.
     ///
     /// Every pixel gets the nearest viridis part colour. A pixel that has one of those colours exactly keeps its
-    /// label, so that clean pictures come back unchanged. Any other takes the label that most of its 5×5
-    /// neighbours have, those off the palette (blends of two parts) not counting; ties go to its own label.
+    /// label, so that clean pictures come back unchanged; so does one whose 3×3 neighbours all agree. Any other takes
+    /// the label that most such agreeing pixels have among its 5×5 neighbours: the blend of two parts is the colour
+    /// of a third, but never three pixels thick. Where none agree, every neighbour on the palette votes. Ties go to
+    /// the pixel's own label.
     pub fn from_frame(frame: &Frame) -> Self {
         let lookup = lookup();
         let codes: Vec<u8> = frame.data().chunks_exact(3).map(|p| code(lookup, p)).collect();
         let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let settled = settled(&codes, width, height);
         let mut data: Vec<u8> = codes.iter().map(|c| c & LABEL).collect();
-        for y in 0..height {
-            for x in 0..width {
-                let at = y * width + x;
-                if codes[at] & EXACT == 0 {
-                    data[at] = vote(&codes, width, height, x, y);
-                }
+        for (at, label) in data.iter_mut().enumerate() {
+            if !settled[at] && codes[at] & EXACT == 0 {
+                *label = vote(&codes, &settled, (width, height), (at % width, at / width));
             }
         }
         Self { width: frame.width(), height: frame.height(), data }
@@ -285,22 +285,45 @@ fn code(lookup: &[u8], pixel: &[u8]) -> u8 {
     if pixel == VIRIDIS[usize::from(code & LABEL)] { code | EXACT } else { code }
 }
 
+/// Which pixels are on the palette and agree with all of their 3×3 neighbours (at the border, those there are).
+fn settled(codes: &[u8], width: usize, height: usize) -> Vec<bool> {
+    let label = |c: u8| c & !EXACT;
+    let mut in_row = vec![false; codes.len()];
+    for (row, out) in codes.chunks_exact(width).zip(in_row.chunks_exact_mut(width)) {
+        out[0] = label(row[0]) == label(row[1.min(width - 1)]);
+        out[width - 1] = label(row[width - 1]) == label(row[width.saturating_sub(2)]);
+        for (out, w) in out.iter_mut().skip(1).zip(row.windows(3)) {
+            *out = label(w[0]) == label(w[1]) && label(w[1]) == label(w[2]);
+        }
+    }
+    let mut out = Vec::with_capacity(codes.len());
+    for y in 0..height {
+        let [above, here, below] = [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(|y| y * width);
+        out.extend((0..width).map(|x| {
+            let own = label(codes[here + x]);
+            let agree = label(codes[above + x]) == own && label(codes[below + x]) == own;
+            agree & in_row[above + x] & in_row[here + x] & in_row[below + x] & (own & UNSURE == 0)
+        }));
+    }
+    out
+}
+
 /// How far a vote reaches from its pixel: 5×5. Blended borders of real clips are 1 to 2 pixels wide.
 const REACH: usize = 2;
 
-fn vote(codes: &[u8], width: usize, height: usize, x: usize, y: usize) -> u8 {
-    let own = codes[y * width + x];
+fn vote(codes: &[u8], settled: &[bool], (width, height): (usize, usize), (x, y): (usize, usize)) -> u8 {
     let columns = x.saturating_sub(REACH)..(x + REACH + 1).min(width);
     let rows = y.saturating_sub(REACH)..(y + REACH + 1).min(height);
-    let mut counts = [0u32; LABELS];
-    let mut uniform = own & UNSURE == 0;
+    let (mut by_settled, mut by_all) = ([0u32; LABELS], [0u32; LABELS]);
     for row in rows {
-        for &c in &codes[row * width + columns.start..row * width + columns.end] {
-            uniform &= c & !EXACT == own;
-            counts[usize::from(c & LABEL)] += u32::from(c & UNSURE == 0);
+        for at in row * width + columns.start..row * width + columns.end {
+            let label = usize::from(codes[at] & LABEL);
+            by_settled[label] += u32::from(settled[at]);
+            by_all[label] += u32::from(codes[at] & UNSURE == 0);
         }
     }
-    if uniform { own & LABEL } else { most_frequent(&counts, own & LABEL) }
+    let any = by_settled.iter().any(|&n| n > 0);
+    most_frequent(if any { &by_settled } else { &by_all }, codes[y * width + x] & LABEL)
 }
 
 /// The label with most votes; `preferred` if it has as many, or if there are no votes at all.

@@ -28,8 +28,9 @@ pub struct SelectConfig {
     /// A pose with MSE below this from the last key pose *has not changed at all*: at the window's end the key
     /// frame is held and nothing generated.
     ///
-    /// The default 1e-6 is about a 13,000th part of λ = 0.013 … and lies above what decoding a still clip gives
-    /// (nothing: an encoder repeats unchanged blocks bit by bit) and below one body part moving by a pixel.
+    /// The default 2e-5 is what an encoder can add to a still picture: decoded clips of one at x264's default quality
+    /// differ by up to 1.5e-5 where a new group of pictures starts. The picture moved by one pixel of 512 differs by
+    /// 5e-4. Streams of lower quality (1e-4 at 200 kbit/s) may want more; unencoded ones can do with 0.
     pub still_epsilon: f64,
     /// Key poses a second that λ should follow the motion to give; 0 keeps λ fixed.
     pub target_key_rate: f64,
@@ -38,7 +39,7 @@ pub struct SelectConfig {
 impl Default for SelectConfig {
     /// λ = 0.01 (keeps 30 to 55 % of real clips at 25 frames a second), W = 12, fixed λ.
     fn default() -> Self {
-        Self { lambda: 0.01, window: 12, still_epsilon: 1e-6, target_key_rate: 0.0 }
+        Self { lambda: 0.01, window: 12, still_epsilon: 2e-5, target_key_rate: 0.0 }
     }
 }
 
@@ -208,7 +209,8 @@ impl Rule {
         self.lambda
     }
 
-    fn set_lambda(&mut self, lambda: f64) {
+    /// Changes λ from the next frame on; the value is taken as it is.
+    pub fn set_lambda(&mut self, lambda: f64) {
         self.lambda = lambda;
         self.stats.lambda = lambda;
     }
@@ -255,6 +257,9 @@ impl Selector {
         }
         if let Decision::Key(_) = decision {
             self.key = Some(pose);
+            if let Some(control) = &mut self.control {
+                control.selected();
+            }
         }
         decision
     }
@@ -267,7 +272,8 @@ impl Selector {
         let then =
             self.recent.iter().rev().find(|r| r.pts + interval <= pts).or_else(|| self.recent.iter().next());
         if let Some(then) = then {
-            self.rule.set_lambda(control.observe(then.item.mse(pose), pts.saturating_sub(then.pts), pts));
+            control.observe(then.item.mse(pose), pts.saturating_sub(then.pts), pts);
+            self.rule.set_lambda(control.lambda());
         }
     }
 

@@ -166,6 +166,10 @@ fn search(a: &Grey, b: &Grey, t: f32, corner: (usize, usize), predicted: Motion)
         difference(a, b, t, corner, v) + STIFFNESS * bend
     };
     let mut best = (cost(predicted), predicted);
+    // Nothing beats no difference: most of a picture stands still.
+    if best.0 == 0 {
+        return predicted;
+    }
     let around =
         (-SEARCH..=SEARCH).flat_map(|y| (-SEARCH..=SEARCH).map(move |x| (predicted.0 + x, predicted.1 + y)));
     for v in around.chain([(0, 0)]) {
@@ -207,6 +211,11 @@ fn warp(a: &Frame, b: &Frame, t: f32, field: &Field) -> Frame {
         let (row, down) = block_position(y);
         for (x, &(column, right)) in columns.iter().enumerate() {
             let (vx, vy) = blend(field, (column, right), (row, down));
+            if (vx, vy) == (0.0, 0.0) {
+                let at = (y * width + x) * 3;
+                data.extend((at..at + 3).map(|i| mix(a.data()[i], b.data()[i], share)));
+                continue;
+            }
             let (x, y) = (x as f32, y as f32);
             let from = sample(a, x - t * vx, y - t * vy);
             let to = sample(b, x + (1.0 - t) * vx, y + (1.0 - t) * vy);
