@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use gst_pbutils::{Discoverer, DiscovererInfo, DiscovererResult, prelude::*};
+use gst_pbutils::{Discoverer, DiscovererInfo, DiscovererResult};
 use keyframed_engine::{Nanos, Rate};
 
 /// How long a container may take to show what it holds.
@@ -98,4 +98,30 @@ fn regular_file(path: &Path) -> anyhow::Result<PathBuf> {
 /// GStreamer's messages may hold line breaks.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
+}
+
+/// Smallest side of a reference picture that can show anything, in pixels.
+const SMALLEST_REFERENCE: u32 = 16;
+
+/// Decodes the reference picture once, so that a bad one is told before the model is loaded. Returns its absolute
+/// path.
+///
+/// # Errors
+/// One sentence that names the file and what is wrong with it.
+pub fn check_reference(path: &Path) -> anyhow::Result<PathBuf> {
+    let path = regular_file(path).context("the reference picture cannot be read")?;
+    let shown = path.display();
+    let picture = image::ImageReader::open(&path)
+        .with_context(|| format!("{shown}"))?
+        .with_guessed_format()
+        .with_context(|| format!("{shown}"))?
+        .decode()
+        .with_context(|| format!("{shown} is no picture that can be read"))?;
+    let (width, height) = (picture.width(), picture.height());
+    if width.min(height) < SMALLEST_REFERENCE {
+        bail!(
+            "{shown} is too small to animate: {width}x{height} pixels, at least {SMALLEST_REFERENCE} a side are needed"
+        );
+    }
+    Ok(path)
 }

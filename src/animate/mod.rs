@@ -123,7 +123,9 @@ fn output_rate(asked: Option<Rate>, clip: &Clip) -> anyhow::Result<Rate> {
     match asked.or(clip.rate) {
         Some(rate) => Ok(rate),
         None => {
-            tracing::warn!("the clip states no frame rate: writing {FALLBACK_FPS} a second (--fps chooses another)");
+            tracing::warn!(
+                "the clip states no frame rate: writing {FALLBACK_FPS} a second (--fps chooses another)"
+            );
             Ok(Rate::new(FALLBACK_FPS, 1)?)
         }
     }

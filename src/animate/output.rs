@@ -20,7 +20,8 @@ impl Container {
     /// # Errors
     /// For an extension that is not known.
     pub fn of(path: &Path) -> anyhow::Result<Self> {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+        let extension =
+            path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         let muxer = match extension.as_str() {
             "mp4" | "m4v" => "mp4mux",
             "mov" => "qtmux",

@@ -29,7 +29,12 @@ struct Encoder {
 const ENCODERS: [Encoder; 3] = [
     Encoder {
         name: "x264enc",
-        settings: &[("pass", "quant"), ("quantizer", "18"), ("speed-preset", "medium"), ("key-int-max", "50")],
+        settings: &[
+            ("pass", "quant"),
+            ("quantizer", "18"),
+            ("speed-preset", "medium"),
+            ("key-int-max", "50"),
+        ],
         parser: "h264parse",
     },
     Encoder { name: "openh264enc", settings: &[("bitrate", "6000000")], parser: "h264parse" },
@@ -55,7 +60,14 @@ impl Stages {
     ///
     /// # Errors
     /// Where an element is missing or refuses a setting.
-    pub fn build(clip: &Clip, reference: &Path, output: &Path, container: Container, rate: Rate, options: &Options) -> anyhow::Result<Self> {
+    pub fn build(
+        clip: &Clip,
+        reference: &Path,
+        output: &Path,
+        container: Container,
+        rate: Rate,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
         let source = make("filesrc")?;
         source.set_property("location", &clip.path);
         let decode = make("decodebin")?;
@@ -64,9 +76,12 @@ impl Stages {
         let interpolate = make("filminterpolate")?;
         configure(&select, &animate, &interpolate, reference, options)?;
 
-        let square = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).pixel_aspect_ratio((1, 1).into());
+        let square = gst_video::VideoCapsBuilder::new()
+            .format(gst_video::VideoFormat::Rgb)
+            .pixel_aspect_ratio((1, 1).into());
         let entry = queue()?;
-        let mut chain = vec![entry.clone(), make("videoconvert")?, make("videoscale")?, filter(square.build())?];
+        let mut chain =
+            vec![entry.clone(), make("videoconvert")?, make("videoscale")?, filter(square.build())?];
         chain.extend([select.clone(), animate.clone(), interpolate.clone(), filter(rate_caps(rate)?)?]);
         let (encoder, tail) = encoding(output, container, options.size)?;
         chain.extend(tail);
@@ -82,7 +97,11 @@ impl Stages {
 }
 
 /// From RGB at the output's rate to a file.
-fn encoding(output: &Path, container: Container, size: Option<(u32, u32)>) -> anyhow::Result<(&'static str, Vec<gst::Element>)> {
+fn encoding(
+    output: &Path,
+    container: Container,
+    size: Option<(u32, u32)>,
+) -> anyhow::Result<(&'static str, Vec<gst::Element>)> {
     let chosen = encoder()?;
     let encoder = make(chosen.name)?;
     for (property, value) in chosen.settings {
@@ -91,13 +110,16 @@ fn encoding(output: &Path, container: Container, size: Option<(u32, u32)>) -> an
     let sink = make("filesink")?;
     sink.set_property("location", output);
     // 4:2:0 is what players decode; left to itself x264 keeps RGB's 4:4:4.
-    let mut caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::I420).pixel_aspect_ratio((1, 1).into());
+    let mut caps = gst_video::VideoCapsBuilder::new()
+        .format(gst_video::VideoFormat::I420)
+        .pixel_aspect_ratio((1, 1).into());
     if let Some((width, height)) = size {
         caps = caps.width(width.try_into()?).height(height.try_into()?);
     }
     let scale = make("videoscale")?;
     scale.set_property_from_str("method", "lanczos");
-    let parts = [queue()?, make("videoconvert")?, scale, filter(caps.build())?, encoder, make(chosen.parser)?];
+    let parts =
+        [queue()?, make("videoconvert")?, scale, filter(caps.build())?, encoder, make(chosen.parser)?];
     let tail = parts.into_iter().chain([make(container.muxer)?, sink]).collect();
     Ok((chosen.name, tail))
 }
@@ -109,7 +131,9 @@ fn encoder() -> anyhow::Result<&'static Encoder> {
         Some(0) => Ok(&ENCODERS[0]),
         Some(other) => {
             let name = ENCODERS[other].name;
-            tracing::warn!("x264enc is not installed, encoding with {name} (for x264: gstreamer1.0-plugins-ugly)");
+            tracing::warn!(
+                "x264enc is not installed, encoding with {name} (for x264: gstreamer1.0-plugins-ugly)"
+            );
             Ok(&ENCODERS[other])
         }
         None => Err(anyhow!("no video encoder is installed: install gstreamer1.0-plugins-ugly for x264enc")),
@@ -117,7 +141,13 @@ fn encoder() -> anyhow::Result<&'static Encoder> {
 }
 
 /// Sets what the user chose; everything else stays as the elements have it.
-fn configure(select: &gst::Element, animate: &gst::Element, interpolate: &gst::Element, reference: &Path, options: &Options) -> anyhow::Result<()> {
+fn configure(
+    select: &gst::Element,
+    animate: &gst::Element,
+    interpolate: &gst::Element,
+    reference: &Path,
+    options: &Options,
+) -> anyhow::Result<()> {
     let set = |element: &gst::Element, name: &str, value: Option<String>| -> anyhow::Result<()> {
         let Some(value) = value else { return Ok(()) };
         let factory = element.factory().map(|f| f.name().to_string()).unwrap_or_default();
@@ -142,9 +172,13 @@ fn configure(select: &gst::Element, animate: &gst::Element, interpolate: &gst::E
 fn link_first_video(decode: &gst::Element, entry: &gst::Element) {
     let entry = entry.downgrade();
     decode.connect_pad_added(move |_, pad| {
-        let is_video = pad.current_caps().is_some_and(|caps| caps.iter().any(|s| s.name().starts_with("video/")));
+        let is_video =
+            pad.current_caps().is_some_and(|caps| caps.iter().any(|s| s.name().starts_with("video/")));
         let Some(sink) = entry.upgrade().and_then(|entry| entry.static_pad("sink")) else { return };
-        if is_video && !sink.is_linked() && let Err(error) = pad.link(&sink) {
+        if is_video
+            && !sink.is_linked()
+            && let Err(error) = pad.link(&sink)
+        {
             tracing::error!("decoded video does not fit the pipeline: {error}");
         }
     });
@@ -170,7 +204,7 @@ fn filter(caps: gst::Caps) -> anyhow::Result<gst::Element> {
 }
 
 fn make(name: &str) -> anyhow::Result<gst::Element> {
-    gst::ElementFactory::make(name)
-        .build()
-        .with_context(|| format!("GStreamer's element {name} is missing: `keyframed doctor` tells how to install it"))
+    gst::ElementFactory::make(name).build().with_context(|| {
+        format!("GStreamer's element {name} is missing: `keyframed doctor` tells how to install it")
+    })
 }

@@ -125,7 +125,11 @@ pub fn truncation(clip: &Clip, watch: &Watch, finished: &Finished) -> Option<Str
     let slack = (promised / 50).max(Nanos::from(gst::ClockTime::from_mseconds(500)));
     (got + slack < promised).then(|| {
         let shown = clip.path.display();
-        format!("{shown} is cut short: it promises {:.2} s and ends after {:.2} s", seconds(promised), seconds(got))
+        format!(
+            "{shown} is cut short: it promises {:.2} s and ends after {:.2} s",
+            seconds(promised),
+            seconds(got)
+        )
     })
 }
 
@@ -140,7 +144,8 @@ impl Progress {
             Some(duration) => ProgressBar::new(rate.count(duration)).with_style(style(
                 "{elapsed_precise} [{bar:36}] {pos}/{len} frames, {per_sec}, {eta} left; {msg}",
             )),
-            None => ProgressBar::new_spinner().with_style(style("{elapsed_precise} {pos} frames, {per_sec}; {msg}")),
+            None => ProgressBar::new_spinner()
+                .with_style(style("{elapsed_precise} {pos} frames, {per_sec}; {msg}")),
         };
         bar.set_message("loading the model");
         Self { bar }

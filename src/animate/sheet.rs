@@ -93,7 +93,9 @@ impl Sampler {
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
         let shown = path.display();
-        self.draw().save_with_format(path, image::ImageFormat::Png).with_context(|| format!("{shown} cannot be written"))
+        self.draw()
+            .save_with_format(path, image::ImageFormat::Png)
+            .with_context(|| format!("{shown} cannot be written"))
     }
 
     /// At most [`COLUMNS`] columns, evenly from those kept; with in-betweens if any have them.
@@ -166,9 +168,13 @@ mod tests {
             assert!(sampler.columns.len() <= 2 * COLUMNS);
             let times: Vec<_> = sampler.chosen().iter().map(|column| column.at).collect();
             let expected = keys.clamp(1, COLUMNS as u64) as usize;
-            assert!(times.len() <= COLUMNS && times.len() + 1 >= expected.min(keys as usize), "{keys}: {times:?}");
+            assert!(
+                times.len() <= COLUMNS && times.len() + 1 >= expected.min(keys as usize),
+                "{keys}: {times:?}"
+            );
             let gaps: Vec<_> = times.windows(2).map(|w| w[1] - w[0]).collect();
-            let (least, most) = (gaps.iter().min().copied().unwrap_or(0), gaps.iter().max().copied().unwrap_or(0));
+            let (least, most) =
+                (gaps.iter().min().copied().unwrap_or(0), gaps.iter().max().copied().unwrap_or(0));
             assert!(most <= 2 * least, "{keys}: {times:?}");
         }
     }

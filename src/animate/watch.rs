@@ -14,6 +14,9 @@ use super::{pipeline::Stages, sheet::Sampler};
 /// Every how many pose frames one is compared with the DensePose palette: the share changes slowly.
 const PALETTE_EVERY: u64 = 8;
 
+/// What is done about a buffer on one of the pads.
+type Seer = fn(&Watch, &Tap);
+
 /// What was seen so far. Written by streaming threads, read by the one that waits for the end.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -49,7 +52,7 @@ impl Watch {
     pub fn attach(stages: &Stages, sheet: bool) -> Arc<Self> {
         let watch = Arc::new(Self::default());
         watch.seen().sampler = sheet.then(Sampler::new);
-        let taps: [(&gst::Element, &str, fn(&Self, &Tap)); 4] = [
+        let taps: [(&gst::Element, &str, Seer); 4] = [
             (&stages.select, "sink", Self::on_pose),
             (&stages.select, "src", Self::on_key_pose),
             (&stages.animate, "src", Self::on_key_frame),

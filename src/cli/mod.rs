@@ -22,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Animate a picture with a DensePose clip, file to file
-    Animate(animate::Args),
+    Animate(Box<animate::Args>),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
 }
