@@ -5,6 +5,7 @@
 //! checkpoints run through the same code.
 
 pub mod appearance;
+pub mod checkpoint;
 pub mod clip;
 pub mod controlnet;
 pub mod error;

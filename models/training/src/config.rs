@@ -46,10 +46,15 @@ pub struct Data {
 pub struct Vae {
     /// Wall time of the stage; the step size falls to zero at its end.
     pub minutes: f64,
+    /// Wall time of stage `decoder`.
+    pub decoder_minutes: f64,
     /// Crops in a batch.
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -70,6 +75,9 @@ pub struct Denoise {
     pub references: usize,
     /// Target pictures of each person in a batch.
     pub targets: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -96,6 +104,9 @@ pub struct Film {
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.

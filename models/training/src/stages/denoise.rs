@@ -10,8 +10,10 @@ use crate::{
 };
 use anyhow::Result;
 use keyframed_models::{
-    Init, Source, appearance::AppearanceEncoder, controlnet::ControlNet, reference::Reference,
-    scheduler::Scheduler, torch_ext::CpuAutocast, unet::UNet, vae::AutoencoderKl,
+    AppearanceEncoder, ControlNet, Fusion, Init, Reference, Source, UNet,
+    scheduler::{self, NoiseSchedule},
+    torch_ext::CpuAutocast,
+    vae::AutoencoderKl,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -43,7 +45,7 @@ impl Networks {
         let root = source.root();
         let unet = UNet::new(&(&root / "unet"), &recipe.unet)?;
         let controlnet = ControlNet::new(&(&root / "controlnet"), &recipe.controlnet)?;
-        let appearance = AppearanceEncoder::new(&(&root / "appearance"), &recipe.unet)?;
+        let appearance = AppearanceEncoder::new(&(&root / "appearance"), &recipe.unet, Fusion::Midup)?;
         let text =
             (&root / "text").get("embedding", &[1, 1, recipe.unet.cross_attention_dim], Init::Normal(1.0))?;
         Ok(Self { source, unet, controlnet, appearance, text })
@@ -65,8 +67,7 @@ pub struct DenoiseStage<'a> {
     latents: &'a Latents,
     vae: &'a AutoencoderKl,
     vae_scaling: f64,
-    scheduler: Box<dyn Scheduler>,
-    signal: Vec<f32>,
+    schedule: NoiseSchedule,
     /// The networks.
     pub networks: Networks,
 }
@@ -84,9 +85,8 @@ impl<'a> DenoiseStage<'a> {
         vae_scaling: f64,
     ) -> Result<Self> {
         let networks = Networks::new(Source::fresh(Device::Cpu), recipe)?;
-        let scheduler = recipe.scheduler.build("lcm")?;
-        let signal = scheduler.alphas_cumprod().iter().map(|a| a.sqrt() as f32).collect();
-        Ok(Self { recipe, pool, latents, vae, vae_scaling, scheduler, signal, networks })
+        let schedule = NoiseSchedule::new(&recipe.scheduler)?;
+        Ok(Self { recipe, pool, latents, vae, vae_scaling, schedule, networks })
     }
 
     fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
@@ -106,7 +106,7 @@ impl<'a> DenoiseStage<'a> {
                 let index = rng.random_range(0..targets.len());
                 let labels = &targets[index].labels;
                 latents.push(of(mine, index));
-                poses.push(data::pose_tensor(&data::estimated(labels, size, rng), size));
+                poses.push(data::pose_tensor(&data::estimated(labels, rng), size));
                 weight.push(latent_weight(labels, size));
             }
         }
@@ -143,15 +143,15 @@ impl<'a> DenoiseStage<'a> {
         let text = net.text.expand([people, -1, -1], true);
         let bank = net.appearance.forward(reference, times, &text)?;
         let flat = noisy.permute([0, 2, 1, 3, 4]).flatten(0, 1);
-        let embedded = net.controlnet.embed_condition(poses);
+        let embedded = net.controlnet.embed_condition(poses)?;
         let residuals = net.controlnet.forward(
             &flat,
             &times.repeat_interleave_self_int(frames, 0, None),
             &text.repeat_interleave_self_int(frames, 0, None),
             &embedded,
             1.0,
-        );
-        let reference = Reference::Hidden(bank);
+        )?;
+        let reference = Reference::hidden(&bank);
         Ok(net.unet.forward(noisy, times, &text, Some(&residuals), Some(&reference))?)
     }
 
@@ -160,13 +160,12 @@ impl<'a> DenoiseStage<'a> {
         tch::manual_seed(1);
         let shape = [1, reference.size()[1], 1, reference.size()[2], reference.size()[3]];
         let noise = || Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        let mut scheduler = self.recipe.scheduler.build("lcm")?;
-        scheduler.set_timesteps(steps)?;
+        let scheduler = scheduler::build(&self.recipe.scheduler, steps)?;
         let mut latents = noise();
         for index in 0..steps {
             let time = Tensor::from_slice(&[scheduler.timesteps()[index]]);
             let out = self.predict(&latents, &time, reference, pose)?;
-            latents = scheduler.step(&out, index, &latents, Some(&noise()))?.prev_sample;
+            latents = scheduler.step(&out, index, &latents, Some(&noise()))?.prev;
         }
         Ok(latents)
     }
@@ -198,16 +197,13 @@ impl Stage for DenoiseStage<'_> {
     fn loss(&mut self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let batch = self.batch(rng);
         let steps = self.timesteps(progress, rng);
-        let signal: Vec<f32> = steps.iter().map(|&t| self.signal[t as usize]).collect();
-        let signal = Tensor::from_slice(&signal).view([-1, 1, 1, 1, 1]);
-        let spread = (1.0f64 - signal.square()).sqrt();
+        let times = Tensor::from_slice(&steps);
         let noise = batch.latents.randn_like();
-        let noisy = &batch.latents * &signal + &noise * &spread;
-        let velocity = &noise * &signal - &batch.latents * &spread;
+        let noisy = self.schedule.add_noise(&batch.latents, &noise, &times);
+        let velocity = self.schedule.velocity(&batch.latents, &noise, &times);
         let made = {
-            let _bf16 = CpuAutocast::enter();
-            self.predict(&noisy, &Tensor::from_slice(&steps), &batch.reference, &batch.poses)?
-                .to_kind(Kind::Float)
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
+            self.predict(&noisy, &times, &batch.reference, &batch.poses)?.to_kind(Kind::Float)
         };
         let error = made - velocity;
         let squared = (error.square() * &batch.weight).mean(Kind::Float);

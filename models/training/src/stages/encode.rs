@@ -7,7 +7,6 @@ use crate::{
 use anyhow::{Context, Result};
 use keyframed_models::{
     Source,
-    torch_ext::CpuAutocast,
     vae::{AutoencoderKl, AutoencoderKlConfig},
 };
 use std::{collections::BTreeMap, path::Path};
@@ -23,7 +22,7 @@ pub fn normalise(
 ) -> Result<()> {
     let channels = mean.len() as i64;
     tch::no_grad(|| {
-        let mut get =
+        let get =
             |name: &str| weights.get(name).map(Tensor::copy).with_context(|| format!("no tensor {name}"));
         let (quant, quant_bias) = (get("quant_conv.weight")?, get("quant_conv.bias")?);
         let (post, post_bias) = (get("post_quant_conv.weight")?, get("post_quant_conv.bias")?);
@@ -71,7 +70,6 @@ pub fn statistics(vae: &AutoencoderKl, pool: &Pool) -> Result<(Vec<f64>, Vec<f64
 
 /// Mean latents `[n, 4, h/8, w/8]` of pictures, in batches.
 pub fn encode(vae: &AutoencoderKl, pictures: &[&data::Picture], size: usize) -> Tensor {
-    let _bf16 = CpuAutocast::enter();
     let parts: Vec<Tensor> = pictures
         .chunks(8)
         .map(|chunk| {

@@ -117,7 +117,7 @@ impl Stage for FilmStage<'_> {
         let [first, truth, last, weight] = parts.map(|list| Tensor::cat(&list, 0).contiguous());
         let time = Tensor::from_slice(&times).view([-1, 1, 1, 1]);
         let between = {
-            let _bf16 = CpuAutocast::enter();
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
             let (x0, x1) = (self.network.pyramid(&first), self.network.pyramid(&last));
             let motion = self.network.motion(&x0, &x1);
             self.network.at_each(&x0, &x1, &motion, &time)
