@@ -1,7 +1,10 @@
 //! The recipe file (`mini.toml`).
 
 use anyhow::{Context, Result};
-use keyframed_models::{controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig, vae::AutoencoderKlConfig};
+use keyframed_models::{
+    controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig,
+    vae::AutoencoderKlConfig,
+};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -43,6 +46,8 @@ pub struct Data {
 pub struct Vae {
     /// Wall time of the stage; the step size falls to zero at its end.
     pub minutes: f64,
+    /// Wall time of stage `decoder`.
+    pub decoder_minutes: f64,
     /// Crops in a batch.
     pub batch: usize,
     /// Side of a crop in pixels.
@@ -116,7 +121,8 @@ impl Recipe {
     /// # Errors
     /// An unreadable file, an unknown key or a value of the wrong type, named.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is not a training recipe", path.display()))
     }
 }

@@ -50,7 +50,8 @@ impl Pool {
                 rng.set_stream(index as u64);
                 let gallery = index < GALLERY;
                 let person = if gallery { Person::gallery(index) } else { Person::random(&mut rng) };
-                let targets = if gallery { data.gallery_pictures + HELD_OUT } else { data.pictures_per_person };
+                let targets =
+                    if gallery { data.gallery_pictures + HELD_OUT } else { data.pictures_per_person };
                 let references = if gallery { data.references.max(6) } else { data.references };
                 album(rig, &person, gallery.then_some(index), references, targets, recipe.size, &mut rng)
             })
@@ -77,7 +78,11 @@ impl Pool {
     pub fn any(&self, rng: &mut ChaCha8Rng) -> &Picture {
         let index = self.pick(0.3, rng);
         let album = &self.albums[index];
-        if rng.random_bool(0.3) { pick(&album.references, rng) } else { pick(self.training_targets(index), rng) }
+        if rng.random_bool(0.3) {
+            pick(&album.references, rng)
+        } else {
+            pick(self.training_targets(index), rng)
+        }
     }
 }
 

@@ -10,8 +10,7 @@ use crate::{
 };
 use anyhow::Result;
 use keyframed_models::{
-    Init, Source,
-    AppearanceEncoder, ControlNet, Fusion, Reference, UNet,
+    AppearanceEncoder, ControlNet, Fusion, Init, Reference, Source, UNet,
     scheduler::{self, NoiseSchedule},
     torch_ext::CpuAutocast,
     vae::AutoencoderKl,
@@ -47,7 +46,8 @@ impl Networks {
         let unet = UNet::new(&(&root / "unet"), &recipe.unet)?;
         let controlnet = ControlNet::new(&(&root / "controlnet"), &recipe.controlnet)?;
         let appearance = AppearanceEncoder::new(&(&root / "appearance"), &recipe.unet, Fusion::Midup)?;
-        let text = (&root / "text").get("embedding", &[1, 1, recipe.unet.cross_attention_dim], Init::Normal(1.0))?;
+        let text =
+            (&root / "text").get("embedding", &[1, 1, recipe.unet.cross_attention_dim], Init::Normal(1.0))?;
         Ok(Self { source, unet, controlnet, appearance, text })
     }
 }
@@ -91,7 +91,8 @@ impl<'a> DenoiseStage<'a> {
 
     fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
         let size = self.pool.size;
-        let (mut reference, mut latents, mut poses, mut weight) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut reference, mut latents, mut poses, mut weight) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.recipe.references {
             let person = self.pool.pick(self.recipe.gallery_share, rng);
             let (mine, targets) = (&self.latents.targets[person], self.pool.training_targets(person));
@@ -112,7 +113,8 @@ impl<'a> DenoiseStage<'a> {
         let frames = |list: Vec<Tensor>| {
             let flat = Tensor::cat(&list, 0);
             let shape = flat.size();
-            let split = [self.recipe.references as i64, self.recipe.targets as i64, shape[1], shape[2], shape[3]];
+            let split =
+                [self.recipe.references as i64, self.recipe.targets as i64, shape[1], shape[2], shape[3]];
             flat.view(split).permute([0, 2, 1, 3, 4])
         };
         Batch {
@@ -171,8 +173,10 @@ impl<'a> DenoiseStage<'a> {
 
 /// Weight of each latent position `[1, 1, h/8, w/8]`: background low, body and head high.
 fn latent_weight(labels: &[u8], size: usize) -> Tensor {
-    let body = data::weights(labels, size, 0.0, 1.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
-    let head = data::weights(labels, size, 0.0, 0.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
+    let body =
+        data::weights(labels, size, 0.0, 1.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
+    let head =
+        data::weights(labels, size, 0.0, 0.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
     let wide = |t: &Tensor, k: i64| t.max_pool2d([k, k], [1, 1], [k / 2, k / 2], [1, 1], false);
     wide(&body, 5) * 1.2 + wide(&head, 3) * 1.5 + 0.35
 }
@@ -219,7 +223,9 @@ impl Stage for DenoiseStage<'_> {
             let Some(target) = album.targets.last() else { continue };
             let reference = self.latents.references[person].narrow(0, 0, 1);
             let pose = data::pose_tensor(&target.labels, size);
-            let decode = |latent: Tensor| self.vae.decode(&(latent.squeeze_dim(2) / self.vae_scaling)).clamp(-1.0, 1.0);
+            let decode = |latent: Tensor| {
+                self.vae.decode(&(latent.squeeze_dim(2) / self.vae_scaling)).clamp(-1.0, 1.0)
+            };
             let truth = data::picture_tensor(&target.rgb, size);
             let score = |t: &Tensor| psnr((t - &truth).square().mean(Kind::Float).double_value(&[]));
             let made = decode(self.sample(&reference, &pose, 4)?);

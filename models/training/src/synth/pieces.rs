@@ -129,7 +129,11 @@ impl Pieces {
             for column in 0..9 {
                 let angle = lerp(-1.15, 1.15, column as f32 / 8.0);
                 let length = 0.065 * out * angle.cos().max(0.0).powf(0.6);
-                let p = [0.086 * angle.sin(), -0.05 - 0.112 * angle.cos() - length, CAP_EDGE + 0.006 - 0.022 * out];
+                let p = [
+                    0.086 * angle.sin(),
+                    -0.05 - 0.112 * angle.cos() - length,
+                    CAP_EDGE + 0.006 - 0.022 * out,
+                ];
                 self.points.push(tailor.head(p));
                 self.colours.push(scale(colour, 0.82));
             }

@@ -151,7 +151,8 @@ impl Scene<'_> {
                 for sample in 0..OVER * OVER {
                     let (sx, sy) = (x * OVER + sample % OVER, y * OVER + sample / OVER);
                     let hit = &raster.hits[sy * raster.size + sx];
-                    sum = add(sum, if hit.triangle == NONE { backdrop[y * size + x] } else { self.shade(hit) });
+                    sum =
+                        add(sum, if hit.triangle == NONE { backdrop[y * size + x] } else { self.shade(hit) });
                 }
                 let samples = (OVER * OVER) as f32;
                 out.extend(sum.map(|c| (c / samples * 255.0 + 0.5) as u8));
