@@ -1,1 +1,44 @@
-//! GStreamer plugin of keyframed.
+//! GStreamer plugin of keyframed: a DensePose stream drives a still picture.
+//!
+//! ```text
+//! denseposetestsrc ─► keyposeselect ─► lcmanimate ─► filminterpolate ─► any sink
+//!                     └──────────────── avataranimate ─────────────┘
+//! ```
+//!
+//! All elements speak RGB video in system memory. They are thin shells around `keyframed-engine`
+//! (selection, pacing) and `keyframed-models` (networks, feature `torch`); registration touches neither.
+use gst::glib;
+
+pub mod denseposetestsrc;
+pub mod keyposeselect;
+mod video;
+
+/// Makes the elements known to this process, for programs that link this crate instead of loading the library.
+///
+/// # Errors
+/// If GStreamer is not initialised or refuses the plugin.
+pub fn plugin_register_static() -> Result<(), glib::BoolError> {
+    define::plugin_register_static()
+}
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    denseposetestsrc::register(plugin)?;
+    keyposeselect::register(plugin)?;
+    Ok(())
+}
+
+// A module of its own: what the macro makes cannot be documented.
+mod define {
+    use super::plugin_init;
+
+    gst::plugin_define!(
+        keyframed,
+        env!("CARGO_PKG_DESCRIPTION"),
+        plugin_init,
+        env!("CARGO_PKG_VERSION"),
+        "MIT/X11",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_REPOSITORY")
+    );
+}
