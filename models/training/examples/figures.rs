@@ -18,10 +18,10 @@ use rand_chacha::ChaCha8Rng;
 #[command(about = "Looks at the synthetic figures")]
 struct Args {
     /// Rig made by synth/export_rig.py.
-    #[arg(long, default_value = "rig.safetensors")]
+    #[arg(long, global = true, default_value = "rig.safetensors")]
     rig: PathBuf,
     /// Seed of people and poses.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
     #[command(subcommand)]
     command: Command,
