@@ -1,2 +1,24 @@
 //! keyframed: DensePose in, avatar out.
-fn main() {}
+
+mod animate;
+mod cli;
+mod memory;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    memory::tune_allocator();
+    let cli = cli::Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("keyframed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

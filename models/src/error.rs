@@ -54,6 +54,9 @@ pub enum ModelError {
     /// A configuration value no network can be built from.
     #[error("{0}")]
     Config(String),
+    /// A tensor or setting that this network cannot work on, with the reason.
+    #[error("{0}")]
+    Input(String),
     /// libtorch refused an operation.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

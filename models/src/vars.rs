@@ -29,7 +29,7 @@ pub enum Init {
 
 enum Kept {
     Loaded { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>> },
-    Fresh { made: RefCell<BTreeMap<String, Tensor>> },
+    Fresh { made: RefCell<BTreeMap<String, Tensor>>, filled: bool },
 }
 
 /// A set of named tensors: loaded from a file, or made as they are asked for.
@@ -54,12 +54,18 @@ impl Source {
 
     /// Trainable float32 tensors, made and initialised when first asked for.
     pub fn fresh(device: Device) -> Self {
-        Self {
-            kept: Kept::Fresh { made: RefCell::default() },
-            file: PathBuf::new(),
-            device,
-            kind: Kind::Float,
-        }
+        Self::making(device, true)
+    }
+
+    /// Notes names and shapes that a network asks for without allocating them:
+    /// every tensor is a single zero, expanded. [`Source::tensors`] has the list.
+    pub fn recording() -> Self {
+        Self::making(Device::Cpu, false)
+    }
+
+    fn making(device: Device, filled: bool) -> Self {
+        let kept = Kept::Fresh { made: RefCell::default(), filled };
+        Self { kept, file: PathBuf::new(), device, kind: Kind::Float }
     }
 
     /// The root path.
@@ -102,7 +108,7 @@ impl Source {
         };
         match &self.kept {
             Kept::Loaded { tensors, .. } => copy(tensors),
-            Kept::Fresh { made } => copy(&made.borrow()),
+            Kept::Fresh { made, .. } => copy(&made.borrow()),
         }
     }
 
@@ -124,12 +130,17 @@ impl Source {
                 used.borrow_mut().insert(name.to_owned());
                 Ok(tensor.to_device(self.device).to_kind(self.kind))
             }
-            Kept::Fresh { made } => {
+            Kept::Fresh { made, filled } => {
                 let mut made = made.borrow_mut();
                 if let Some(tensor) = made.get(name) {
                     return Ok(tensor.shallow_clone());
                 }
                 let options = (Kind::Float, self.device);
+                if !filled {
+                    let tensor = Tensor::zeros([1], options).expand(shape, false);
+                    made.insert(name.to_owned(), tensor.shallow_clone());
+                    return Ok(tensor);
+                }
                 let tensor = tch::no_grad(|| match init {
                     Init::Const(value) => Tensor::full(shape, value, options),
                     Init::FanIn(fan_in) => {
@@ -142,6 +153,21 @@ impl Source {
                 made.insert(name.to_owned(), tensor.shallow_clone());
                 Ok(tensor)
             }
+        }
+    }
+
+    /// See [`Vars::buffer`].
+    fn buffer(&self, name: &str, shape: &[i64], values: impl FnOnce() -> Tensor) -> Result<Tensor> {
+        match &self.kept {
+            Kept::Loaded { tensors, .. } if !tensors.contains_key(name) => {
+                Ok(values().to_device(self.device).to_kind(self.kind))
+            }
+            Kept::Fresh { made, filled: true } => {
+                let mut made = made.borrow_mut();
+                let tensor = made.entry(name.to_owned()).or_insert_with(|| values().to_device(self.device));
+                Ok(tensor.shallow_clone())
+            }
+            _ => self.get(name, shape, Init::Const(0.0)),
         }
     }
 }
@@ -164,6 +190,15 @@ impl Vars<'_> {
     /// [`ModelError::MissingTensor`] or [`ModelError::WrongShape`], naming file and key.
     pub fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.source.get(&self.key(name), shape, init)
+    }
+
+    /// A constant that checkpoints carry along: read where the file has it,
+    /// else computed; never trainable (a fresh source keeps it without gradient).
+    ///
+    /// # Errors
+    /// [`ModelError::WrongShape`].
+    pub fn buffer(&self, name: &str, shape: &[i64], values: impl FnOnce() -> Tensor) -> Result<Tensor> {
+        self.source.buffer(&self.key(name), shape, values)
     }
 
     /// Whether a loaded file has `name` below this place (false for fresh tensors).

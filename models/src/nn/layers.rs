@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     vars::{Init, Vars},
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// 2-D convolution, keys `weight` and (if asked for) `bias`.
 #[derive(Debug)]
@@ -122,6 +122,24 @@ impl GroupNorm {
     /// `[b, channels, …]`; statistics run over everything behind the batch within a group.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, false)
+    }
+
+    /// `[b·frames, channels, h, w]`, frames of a sample adjacent; statistics run over
+    /// all frames of a sample, as a norm of the 5-D video tensor does.
+    pub fn forward_pooled(&self, x: &Tensor, frames: i64) -> Tensor {
+        if frames == 1 {
+            return self.forward(x);
+        }
+        let (rows, channels, h, w) = x.size4().unwrap_or_default();
+        let (b, g) = (rows / frames, self.groups);
+        let wide = x.to_kind(Kind::Float);
+        let (var, mean) = wide.reshape([b, frames, g, -1]).var_mean_correction(&[1i64, 3][..], 0, true);
+        // One multiply-add per value: y = x·a + shift with a, shift per sample and channel.
+        let a = (var + self.eps).rsqrt() * self.weight.to_kind(Kind::Float).view([1, 1, g, -1]);
+        let shift = self.bias.to_kind(Kind::Float).view([1, 1, g, -1]) - mean * &a;
+        let (a, shift) = (a.view([b, 1, channels, 1, 1]), shift.view([b, 1, channels, 1, 1]));
+        let y = shift.addcmul(&wide.reshape([b, frames, channels, h, w]), &a);
+        y.view([rows, channels, h, w]).to_kind(x.kind())
     }
 }
 

@@ -1,5 +1,17 @@
 //! Blocks that several networks share.
 
+mod attention;
+mod blocks;
+pub mod embeddings;
 mod layers;
+mod motion;
+mod resnet;
 
+pub use attention::{
+    Attention, FeedForward, KeysValues, SpatialTransformer, TransformerSizes, TruncatedTransformer,
+};
+pub use blocks::{DownBlock, MidBlock, Pass, UpBlock};
+pub use embeddings::{TimeEmbedding, Timesteps};
 pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use motion::{MOTION_GROUPS, MotionModule};
+pub use resnet::{Downsample, ResnetBlock, ResnetSizes, Upsample};

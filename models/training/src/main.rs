@@ -1,2 +1,4 @@
-//! Trainer of keyframed models.
-fn main() {}
+//! `keyframed-train`: makes the models of keyframed.
+fn main() -> anyhow::Result<()> {
+    keyframed_train::cli::main()
+}

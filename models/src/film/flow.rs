@@ -1,0 +1,84 @@
+//! Residual flow from the coarsest scale to the finest.
+
+use super::{ConvLeaky, FilmConfig, Flow, warp::warp};
+use crate::{error::Result, nn::Conv2d, vars::Vars};
+use tch::Tensor;
+
+/// Predicts a residual flow from two feature maps of one scale.
+#[derive(Debug)]
+struct Predictor {
+    convs: Vec<ConvLeaky>,
+    last: Conv2d,
+}
+
+impl Predictor {
+    fn new(vars: &Vars, inputs: i64, convs: i64, width: i64) -> Result<Self> {
+        let place = vars / "_convs";
+        let mut layers = Vec::new();
+        for i in 0..convs {
+            layers.push(ConvLeaky::new(&(&place / i), if i == 0 { inputs } else { width }, width, 3)?);
+        }
+        layers.push(ConvLeaky::new(&(&place / convs), width, width / 2, 1)?);
+        let last = Conv2d::new(&(&place / (convs + 1) / 0), width / 2, 2, 1)?;
+        Ok(Self { convs: layers, last })
+    }
+
+    fn forward(&self, a: &Tensor, b: &Tensor) -> Tensor {
+        let joined = Tensor::cat(&[a, b], 1);
+        self.last.forward(&self.convs.iter().fold(joined, |x, conv| conv.forward(&x)))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct FlowEstimator {
+    shared: Predictor,
+    /// Of the finest scales, finest first. The keys count the other way.
+    own: Vec<Predictor>,
+    fusion_levels: usize,
+}
+
+impl FlowEstimator {
+    pub(super) fn new(vars: &Vars, config: &FilmConfig) -> Result<Self> {
+        let predictor = |place: Vars, level: usize| {
+            let inputs = 2 * config.features(level);
+            Predictor::new(&place, inputs, config.flow_convs[level], config.flow_filters[level])
+        };
+        let count = config.specialized_levels;
+        let shared = predictor(vars / "_predictor", count)?;
+        let own = (0..count)
+            .map(|level| predictor(vars / "_predictors" / (count - 1 - level), level))
+            .collect::<Result<_>>()?;
+        Ok(Self { shared, own, fusion_levels: config.fusion_pyramid_levels })
+    }
+
+    /// Flow that moves `a`'s pixels to where they are found in `b`.
+    pub(super) fn forward(&self, a: &[Tensor], b: &[Tensor]) -> Flow {
+        let (mut residuals, mut flows): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
+        for level in (0..a.len()).rev() {
+            let predictor = self.own.get(level).unwrap_or(&self.shared);
+            let (residual, flow) = match flows.last() {
+                None => {
+                    let flow = predictor.forward(&a[level], &b[level]);
+                    (flow.shallow_clone(), flow)
+                }
+                Some(coarse) => {
+                    let coarse = finer(coarse);
+                    let residual = predictor.forward(&a[level], &warp(&b[level], &coarse));
+                    (residual.shallow_clone(), residual + coarse)
+                }
+            };
+            residuals.push(residual);
+            flows.push(flow);
+        }
+        residuals.reverse();
+        flows.reverse();
+        flows.truncate(self.fusion_levels);
+        Flow { residuals, flows }
+    }
+}
+
+/// Twice the size, hence twice as many pixels far.
+fn finer(flow: &Tensor) -> Tensor {
+    let size = flow.size();
+    flow.upsample_bilinear2d([2 * size[2], 2 * size[3]], false, None, None) * 2.0
+}

@@ -1,0 +1,235 @@
+//! The denoising U-Net, 2-D and 3-D in one (`magicanimate/models/unet_controlnet.py`).
+//!
+//! Without motion modules and with one frame it is Stable Diffusion's own U-Net.
+
+mod config;
+
+pub use config::{BlockType, Heads, MotionConfig, UNetConfig};
+
+use crate::{
+    controlnet::ControlNetResiduals,
+    error::{ModelError, Result},
+    nn::{
+        Conv2d, DownBlock, GroupNorm, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps, UpBlock,
+    },
+    reference::{Bank, Features, ProjectedBank, Reference},
+    vars::Vars,
+};
+use std::collections::BTreeMap;
+use tch::Tensor;
+
+/// Predicts the noise in latents, frame windows included.
+#[derive(Debug)]
+pub struct UNet {
+    config: UNetConfig,
+    conv_in: Conv2d,
+    time_embedding: TimeEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+/// The parts that the U-Net, the ControlNet and the appearance encoder begin with.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) conv_in: Conv2d,
+    pub(crate) time_embedding: TimeEmbedding,
+    pub(crate) down_blocks: Vec<DownBlock>,
+    pub(crate) mid_block: MidBlock,
+}
+
+impl Entry {
+    pub(crate) fn new(vars: &Vars, config: &UNetConfig) -> Result<Self> {
+        let first = config.block_out_channels[0];
+        let (flip_sin_to_cos, freq_shift) = (config.flip_sin_to_cos, config.freq_shift);
+        let steps = Timesteps { channels: first, flip_sin_to_cos, freq_shift };
+        let down = |level| DownBlock::new(&(vars / "down_blocks" / level), config, level);
+        Ok(Self {
+            conv_in: Conv2d::new(&(vars / "conv_in"), config.in_channels, first, 3)?,
+            time_embedding: TimeEmbedding::new(&(vars / "time_embedding"), steps, config.time_channels())?,
+            down_blocks: (0..config.block_out_channels.len()).map(down).collect::<Result<_>>()?,
+            mid_block: MidBlock::new(&(vars / "mid_block"), config)?,
+        })
+    }
+}
+
+impl UNet {
+    /// Keys as published: those of the 2-D U-Net, and `…motion_modules…` where the
+    /// configuration has them.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], or as [`Vars::get`].
+    pub fn new(vars: &Vars, config: &UNetConfig) -> Result<Self> {
+        config.check(true)?;
+        let Entry { conv_in, time_embedding, down_blocks, mid_block } = Entry::new(vars, config)?;
+        let first = config.block_out_channels[0];
+        let up = |index| UpBlock::new(&(vars / "up_blocks" / index), config, index);
+        let (groups, eps) = (config.norm_num_groups, config.norm_eps);
+        Ok(Self {
+            config: config.clone(),
+            conv_in,
+            time_embedding,
+            down_blocks,
+            mid_block,
+            up_blocks: (0..config.up_block_types.len()).map(up).collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::new(&(vars / "conv_norm_out"), groups, first, eps)?,
+            conv_out: Conv2d::zeroed(&(vars / "conv_out"), first, config.out_channels, 3)?,
+        })
+    }
+
+    /// What it was built from.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// Predicts from `sample` `[b, in, f, h, w]` at `timestep` (`[]`, `[1]` or `[b]`, any dtype)
+    /// under `text` `[1 or b, n, d]` → `[b, out, f, h, w]`.
+    ///
+    /// Everything is differentiable; use [`crate::torch_ext::InferenceMode`] when that is not needed.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for shapes that do not fit together, a bank of another
+    /// network, or more frames than the position table has.
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        timestep: &Tensor,
+        text: &Tensor,
+        controlnet: Option<&ControlNetResiduals>,
+        reference: Option<&Reference>,
+    ) -> Result<Tensor> {
+        let [b, c, f, h, w] = video_size(sample)?;
+        self.check_input(c, f)?;
+        let timestep = check_conditions(timestep, text, b, self.config.cross_attention_dim)?;
+        let reading = match reference {
+            Some(reference) => reference.reading(b, |name| self.attention_width(name))?,
+            None => None,
+        };
+        let pass = Pass {
+            frames: f,
+            pooled: if self.config.norm_per_frame { 1 } else { f },
+            time: self.time_embedding.forward(&timestep).silu(),
+            text,
+            features: reading.map_or(Features::Off, Features::Read),
+        };
+        let frames = sample.transpose(1, 2).reshape([b * f, c, h, w]);
+        let out = self.run(&frames, controlnet, &pass)?;
+        Ok(out.view([b, f, self.config.out_channels, h, w]).transpose(1, 2))
+    }
+
+    /// `[b·f, in, h, w]` → `[b·f, out, h, w]`.
+    fn run(&self, frames: &Tensor, controlnet: Option<&ControlNetResiduals>, pass: &Pass) -> Result<Tensor> {
+        let mut x = self.conv_in.forward(frames);
+        let mut skips = vec![x.shallow_clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, &mut skips, pass);
+        }
+        if let Some(residuals) = controlnet {
+            skips = residuals.added_to_skips(skips)?;
+        }
+        x = self.mid_block.forward(&x, pass);
+        if let Some(residuals) = controlnet {
+            x = residuals.added_to_mid(x)?;
+        }
+        for block in &self.up_blocks {
+            x = block.forward(x, &mut skips, pass);
+        }
+        Ok(self.conv_out.forward(&self.conv_norm_out.forward_pooled(&x, pass.pooled).silu()))
+    }
+
+    /// Multiplies a bank with this network's key and value weights, once per
+    /// reference and timestep, so that each frame finds it ready.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the bank belongs to another network.
+    pub fn project(&self, bank: &Bank) -> Result<ProjectedBank> {
+        let mut projected = BTreeMap::new();
+        for (name, features) in bank.blocks() {
+            let fits = |attention: &&SpatialTransformer| {
+                features.dim() == 3 && Some(features.size()[2]) == self.attention_width(attention.name())
+            };
+            let Some(attention) = self.attentions().find(|a| a.name() == name).filter(fits) else {
+                return Err(ModelError::Input(format!(
+                    "the reference bank's block `{name}` does not fit this U-Net"
+                )));
+            };
+            projected.insert(name.clone(), attention.self_attention().keys_values(features));
+        }
+        Ok(ProjectedBank::new(projected))
+    }
+
+    /// Names of all blocks that can read a reference, in order of execution.
+    pub fn attention_names(&self) -> Vec<&str> {
+        self.attentions().map(SpatialTransformer::name).collect()
+    }
+
+    fn attentions(&self) -> impl Iterator<Item = &SpatialTransformer> {
+        let down = self.down_blocks.iter().flat_map(DownBlock::layers);
+        let up = self.up_blocks.iter().flat_map(UpBlock::layers);
+        down.chain(std::iter::once(self.mid_block.layer()))
+            .chain(up)
+            .filter_map(|layer| layer.attention.as_ref())
+    }
+
+    fn attention_width(&self, name: &str) -> Option<i64> {
+        self.attentions().find(|attention| attention.name() == name).map(SpatialTransformer::channels)
+    }
+
+    fn check_input(&self, channels: i64, frames: i64) -> Result<()> {
+        let expected = self.config.in_channels;
+        if channels != expected {
+            return Err(ModelError::Input(format!("{channels} latent channels, the U-Net takes {expected}")));
+        }
+        match self.config.max_frames() {
+            Some(max) if frames > max => Err(ModelError::Input(format!(
+                "{frames} frames in one window, the motion modules' position table has {max}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn video_size(sample: &Tensor) -> Result<[i64; 5]> {
+    let size = sample.size();
+    match <[i64; 5]>::try_from(size.as_slice()) {
+        Ok(size) if size.iter().all(|&n| n > 0) => Ok(size),
+        _ => Err(ModelError::Input(format!("latents of shape {size:?}, needed: [b, c, f, h, w]"))),
+    }
+}
+
+/// Checks timestep and text against `samples`; returns the timestep as `[1 or samples]`.
+pub(crate) fn check_conditions(timestep: &Tensor, text: &Tensor, samples: i64, width: i64) -> Result<Tensor> {
+    let timestep = if timestep.dim() == 0 { timestep.unsqueeze(0) } else { timestep.shallow_clone() };
+    let fits = |rows: i64| rows == 1 || rows == samples;
+    if timestep.dim() != 1 || !fits(timestep.size()[0]) {
+        let size = timestep.size();
+        return Err(ModelError::Input(format!("timesteps of shape {size:?} for {samples} samples")));
+    }
+    let size = text.size();
+    if size.len() != 3 || !fits(size[0]) || size[1] == 0 || size[2] != width {
+        return Err(ModelError::Input(format!(
+            "text embedding of shape {size:?} for {samples} samples, needed: [{samples}, tokens, {width}]"
+        )));
+    }
+    Ok(timestep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+
+    #[test]
+    fn names_follow_execution() -> Result<()> {
+        let source = Source::recording();
+        let unet = UNet::new(&source.root(), &UNetConfig::default())?;
+        let names = unet.attention_names();
+        assert_eq!(names.len(), 16);
+        assert_eq!(names[0], "down_blocks.0.attentions.0.transformer_blocks.0");
+        assert_eq!(names[6], "mid_block.attentions.0.transformer_blocks.0");
+        assert_eq!(names[15], "up_blocks.3.attentions.2.transformer_blocks.0");
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! The command line of `keyframed-train`.
+
+use crate::{
+    checkpoint,
+    config::Recipe,
+    data::Pool,
+    export,
+    stages::{
+        denoise::DenoiseStage,
+        encode::{self, Latents},
+        film::FilmStage,
+        vae::VaeStage,
+    },
+    synth::{self, Rig},
+    trainer::{Stage, Trainer},
+};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+use tch::Tensor;
+
+/// Makes models for keyframed.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the stages of a recipe, or continues them from their checkpoints.
+    Run {
+        /// The recipe, for example models/training/mini.toml.
+        recipe: PathBuf,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Folder of checkpoints, curves and sheets.
+        #[arg(long, default_value = "out/training")]
+        out: PathBuf,
+        /// Only this stage.
+        #[arg(long)]
+        stage: Option<StageName>,
+        /// Threads of libtorch.
+        #[arg(long)]
+        threads: Option<i32>,
+    },
+    /// Puts the stages' weights together as a model directory.
+    Export {
+        /// The recipe that the stages ran.
+        recipe: PathBuf,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Folder of the stages' files.
+        #[arg(long, default_value = "out/training")]
+        from: PathBuf,
+        /// The model directory to write.
+        #[arg(long)]
+        to: PathBuf,
+        /// The model's name.
+        #[arg(long, default_value = "mini")]
+        name: String,
+    },
+    /// Draws a sheet of figures: pose, labels and people as the renderer makes them.
+    Figures {
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// PNG to write.
+        #[arg(long, default_value = "out/figures.png")]
+        out: PathBuf,
+        /// Seed of the random people.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum StageName {
+    /// Autoencoder.
+    Vae,
+    /// U-Net, ControlNet and appearance encoder.
+    Denoise,
+    /// The autoencoder's decoder alone, further.
+    Decoder,
+    /// Frame interpolation.
+    Film,
+}
+
+/// Entry point.
+///
+/// # Errors
+/// Whatever stopped the command.
+pub fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Run { recipe, rig, out, stage, threads } => {
+            if let Some(threads) = threads {
+                tch::set_num_threads(threads);
+            }
+            let recipe = Recipe::load(&recipe)?;
+            let rig = Rig::load(&rig)?;
+            run(&recipe, &rig, &out, stage)
+        }
+        Command::Export { recipe, rig, from, to, name } => {
+            export::model_dir(&Recipe::load(&recipe)?, &Rig::load(&rig)?, &from, &to, &name)
+        }
+        Command::Figures { rig, out, seed } => synth::sheet(&Rig::load(&rig)?, &out, seed),
+    }
+}
+
+fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Result<()> {
+    let wanted = |stage: StageName| only.is_none_or(|name| name == stage);
+    if wanted(StageName::Film) && only.is_some() {
+        return train_film(recipe, rig, out);
+    }
+    let pool = Pool::render(rig, recipe);
+    if wanted(StageName::Vae) {
+        train_vae(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Denoise) {
+        train_denoise(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Decoder) {
+        train_decoder(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Film) {
+        train_film(recipe, rig, out)?;
+    }
+    Ok(())
+}
+
+fn train_vae(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
+    let mut stage = VaeStage::new(&recipe.vae, pool)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
+    trainer.run(&mut stage, recipe.vae.minutes)?;
+    trainer.settle();
+    let mut weights = stage.params();
+    let scaling = recipe.vae.network.scaling_factor;
+    let (mean, deviation) = encode::statistics(stage.network(), pool)?;
+    encode::normalise(&mut weights, &mean, &deviation, scaling)?;
+    checkpoint::write(&out.join("vae.safetensors"), &listed(&weights))
+}
+
+fn train_decoder(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
+    let file = out.join("vae.safetensors");
+    let mut stage = VaeStage::decoder(&recipe.vae, pool, &file).context("stage `vae` comes first")?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed + 1)?;
+    trainer.run(&mut stage, recipe.vae.decoder_minutes)?;
+    trainer.settle();
+    checkpoint::write(&file, &listed(&stage.weights()))
+}
+
+fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
+    let config = &recipe.vae.network;
+    let vae = encode::load(&out.join("vae.safetensors"), config).context("stage `vae` comes first")?;
+    let latents = Latents::of(&vae, pool, config.scaling_factor);
+    let mut stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
+    trainer.run(&mut stage, recipe.denoise.minutes)?;
+    trainer.settle();
+    let weights = stage.params();
+    for network in ["unet", "controlnet", "appearance", "text"] {
+        checkpoint::write(
+            &out.join(format!("{network}.safetensors")),
+            &listed(&checkpoint::below(&weights, network)),
+        )?;
+    }
+    Ok(())
+}
+
+fn train_film(recipe: &Recipe, rig: &Rig, out: &Path) -> Result<()> {
+    let mut stage = FilmStage::new(recipe, rig)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
+    trainer.run(&mut stage, recipe.film.minutes)?;
+    trainer.settle();
+    checkpoint::write(&out.join("film.safetensors"), &listed(&stage.params()))
+}
+
+fn listed(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
+    tensors.iter().map(|(k, t)| (k.clone(), t.shallow_clone())).collect()
+}

@@ -1,0 +1,128 @@
+//! The recipe file (`mini.toml`).
+
+use anyhow::{Context, Result};
+use keyframed_models::{
+    controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig,
+    vae::AutoencoderKlConfig,
+};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Everything that decides what a training makes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Seed of people, poses, noise and initial weights.
+    pub seed: u64,
+    /// Picture side in pixels.
+    pub size: usize,
+    /// The pool of rendered pictures.
+    pub data: Data,
+    /// Autoencoder.
+    pub vae: Vae,
+    /// U-Net, ControlNet and appearance encoder together.
+    pub denoise: Denoise,
+    /// Frame interpolation.
+    pub film: Film,
+}
+
+/// Size of the pool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Random people.
+    pub people: usize,
+    /// Target pictures of each random person.
+    pub pictures_per_person: usize,
+    /// Target pictures of each gallery avatar.
+    pub gallery_pictures: usize,
+    /// Reference pictures of each person.
+    pub references: usize,
+}
+
+/// Stage `vae`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vae {
+    /// Wall time of the stage; the step size falls to zero at its end.
+    pub minutes: f64,
+    /// Wall time of stage `decoder`.
+    pub decoder_minutes: f64,
+    /// Crops in a batch.
+    pub batch: usize,
+    /// Side of a crop in pixels.
+    pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
+    /// Step size of Muon.
+    pub muon_lr: f64,
+    /// Step size of AdamW.
+    pub adam_lr: f64,
+    /// Standard deviation of the noise added to latents before decoding.
+    pub latent_noise: f64,
+    /// The autoencoder.
+    pub network: AutoencoderKlConfig,
+}
+
+/// Stage `denoise`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denoise {
+    /// Wall time of the stage.
+    pub minutes: f64,
+    /// People in a batch.
+    pub references: usize,
+    /// Target pictures of each person in a batch.
+    pub targets: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
+    /// Step size of Muon.
+    pub muon_lr: f64,
+    /// Step size of AdamW.
+    pub adam_lr: f64,
+    /// Share of gallery avatars among the people of a batch.
+    pub gallery_share: f64,
+    /// Last share of the stage that trains only at the timesteps of the 4-step sampler.
+    pub final_timesteps_share: f64,
+    /// Denoising U-Net; the appearance encoder takes the same numbers.
+    pub unet: UNetConfig,
+    /// ControlNet.
+    pub controlnet: ControlNetConfig,
+    /// Noise schedule.
+    pub scheduler: SchedulerConfig,
+}
+
+/// Stage `film`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Film {
+    /// Wall time of the stage.
+    pub minutes: f64,
+    /// Triplets in a batch.
+    pub batch: usize,
+    /// Side of a crop in pixels.
+    pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
+    /// Step size of Muon.
+    pub muon_lr: f64,
+    /// Step size of AdamW.
+    pub adam_lr: f64,
+    /// The network.
+    pub network: FilmConfig,
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown key or a value of the wrong type, named.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is not a training recipe", path.display()))
+    }
+}

@@ -1,0 +1,12 @@
+//! Makes the models of keyframed: synthetic figures, datasets, training stages.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod export;
+pub mod optim;
+pub mod plot;
+pub mod stages;
+pub mod synth;
+pub mod trainer;

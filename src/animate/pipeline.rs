@@ -1,0 +1,210 @@
+//! The GStreamer pipeline from file to file.
+//!
+//! ```text
+//! filesrc ! decodebin ! queue ! videoconvert ! videoscale ! RGB
+//!   ! keyposeselect ! lcmanimate ! filminterpolate ! rate
+//!   ! queue ! videoconvert ! videoscale ! size ! encoder ! muxer ! filesink
+//! ```
+
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use gst::prelude::*;
+use keyframed_engine::Rate;
+
+use super::{Options, input::Clip, output::Container};
+
+/// Frames that wait between the threads of decoder, generator and encoder: enough to keep all three busy.
+const QUEUE_FRAMES: u32 = 4;
+
+/// An encoder and what it is set to: near-lossless to the eye, for pictures this size are small files anyway.
+#[derive(Debug)]
+struct Encoder {
+    name: &'static str,
+    settings: &'static [(&'static str, &'static str)],
+    parser: &'static str,
+}
+
+/// In order of preference; all of them go into all of [`Container`]'s formats.
+const ENCODERS: [Encoder; 3] = [
+    Encoder {
+        name: "x264enc",
+        settings: &[
+            ("pass", "quant"),
+            ("quantizer", "18"),
+            ("speed-preset", "medium"),
+            ("key-int-max", "50"),
+        ],
+        parser: "h264parse",
+    },
+    Encoder { name: "openh264enc", settings: &[("bitrate", "6000000")], parser: "h264parse" },
+    Encoder { name: "avenc_mpeg4", settings: &[("bitrate", "6000000")], parser: "mpeg4videoparse" },
+];
+
+/// The pipeline and the elements that are asked for figures afterwards.
+pub struct Stages {
+    /// The whole.
+    pub pipeline: gst::Pipeline,
+    /// Stage 1.
+    pub select: gst::Element,
+    /// Stage 2.
+    pub animate: gst::Element,
+    /// Stages 3 and 4.
+    pub interpolate: gst::Element,
+    /// Which encoder was there.
+    pub encoder: &'static str,
+}
+
+impl Stages {
+    /// Builds the pipeline from `clip` to `output`; nothing runs yet.
+    ///
+    /// # Errors
+    /// Where an element is missing or refuses a setting.
+    pub fn build(
+        clip: &Clip,
+        reference: &Path,
+        output: &Path,
+        container: Container,
+        rate: Rate,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
+        let source = make("filesrc")?;
+        source.set_property("location", &clip.path);
+        let decode = make("decodebin")?;
+        let select = make("keyposeselect")?;
+        let animate = make("lcmanimate")?;
+        let interpolate = make("filminterpolate")?;
+        configure(&select, &animate, &interpolate, reference, options)?;
+
+        let square = gst_video::VideoCapsBuilder::new()
+            .format(gst_video::VideoFormat::Rgb)
+            .pixel_aspect_ratio((1, 1).into());
+        let entry = queue()?;
+        let mut chain =
+            vec![entry.clone(), make("videoconvert")?, make("videoscale")?, filter(square.build())?];
+        chain.extend([select.clone(), animate.clone(), interpolate.clone(), filter(rate_caps(rate)?)?]);
+        let (encoder, tail) = encoding(output, container, options.size)?;
+        chain.extend(tail);
+
+        let pipeline = gst::Pipeline::new();
+        pipeline.add_many([&source, &decode])?;
+        pipeline.add_many(&chain)?;
+        source.link(&decode)?;
+        gst::Element::link_many(&chain)?;
+        link_first_video(&decode, &entry);
+        Ok(Self { pipeline, select, animate, interpolate, encoder })
+    }
+}
+
+/// From RGB at the output's rate to a file.
+fn encoding(
+    output: &Path,
+    container: Container,
+    size: Option<(u32, u32)>,
+) -> anyhow::Result<(&'static str, Vec<gst::Element>)> {
+    let chosen = encoder()?;
+    let encoder = make(chosen.name)?;
+    for (property, value) in chosen.settings {
+        encoder.set_property_from_str(property, value);
+    }
+    let sink = make("filesink")?;
+    sink.set_property("location", output);
+    // 4:2:0 is what players decode; left to itself x264 keeps RGB's 4:4:4.
+    let mut caps = gst_video::VideoCapsBuilder::new()
+        .format(gst_video::VideoFormat::I420)
+        .pixel_aspect_ratio((1, 1).into());
+    if let Some((width, height)) = size {
+        caps = caps.width(width.try_into()?).height(height.try_into()?);
+    }
+    let scale = make("videoscale")?;
+    scale.set_property_from_str("method", "lanczos");
+    let parts =
+        [queue()?, make("videoconvert")?, scale, filter(caps.build())?, encoder, make(chosen.parser)?];
+    let tail = parts.into_iter().chain([make(container.muxer)?, sink]).collect();
+    Ok((chosen.name, tail))
+}
+
+/// The best encoder that is installed.
+fn encoder() -> anyhow::Result<&'static Encoder> {
+    let found = ENCODERS.iter().position(|encoder| gst::ElementFactory::find(encoder.name).is_some());
+    match found {
+        Some(0) => Ok(&ENCODERS[0]),
+        Some(other) => {
+            let name = ENCODERS[other].name;
+            tracing::warn!(
+                "x264enc is not installed, encoding with {name} (for x264: gstreamer1.0-plugins-ugly)"
+            );
+            Ok(&ENCODERS[other])
+        }
+        None => Err(anyhow!("no video encoder is installed: install gstreamer1.0-plugins-ugly for x264enc")),
+    }
+}
+
+/// Sets what the user chose; everything else stays as the elements have it.
+fn configure(
+    select: &gst::Element,
+    animate: &gst::Element,
+    interpolate: &gst::Element,
+    reference: &Path,
+    options: &Options,
+) -> anyhow::Result<()> {
+    let set = |element: &gst::Element, name: &str, value: Option<String>| -> anyhow::Result<()> {
+        let Some(value) = value else { return Ok(()) };
+        let factory = element.factory().map(|f| f.name().to_string()).unwrap_or_default();
+        anyhow::ensure!(element.has_property(name), "{factory} has no property {name}");
+        element.set_property_from_str(name, &value);
+        Ok(())
+    };
+    set(select, "lambda", options.lambda.map(|v| v.to_string()))?;
+    set(select, "window", options.window.map(|v| v.to_string()))?;
+    animate.set_property("reference", reference.to_string_lossy().as_ref());
+    set(animate, "steps", options.steps.map(|v| v.to_string()))?;
+    set(animate, "guidance-scale", options.guidance_scale.map(|v| v.to_string()))?;
+    set(animate, "seed", options.seed.map(|v| v.to_string()))?;
+    for element in [animate, interpolate] {
+        set(element, "model", options.model.as_ref().map(|v| v.to_string_lossy().into_owned()))?;
+        set(element, "device", options.device.clone())?;
+    }
+    Ok(())
+}
+
+/// Leads the first video stream into the chain; sound and further pictures are left unlinked.
+fn link_first_video(decode: &gst::Element, entry: &gst::Element) {
+    let entry = entry.downgrade();
+    decode.connect_pad_added(move |_, pad| {
+        let is_video =
+            pad.current_caps().is_some_and(|caps| caps.iter().any(|s| s.name().starts_with("video/")));
+        let Some(sink) = entry.upgrade().and_then(|entry| entry.static_pad("sink")) else { return };
+        if is_video
+            && !sink.is_linked()
+            && let Err(error) = pad.link(&sink)
+        {
+            tracing::error!("decoded video does not fit the pipeline: {error}");
+        }
+    });
+}
+
+fn rate_caps(rate: Rate) -> anyhow::Result<gst::Caps> {
+    let fraction = gst::Fraction::new(rate.num().try_into()?, rate.den().try_into()?);
+    Ok(gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).framerate(fraction).build())
+}
+
+fn queue() -> anyhow::Result<gst::Element> {
+    let queue = make("queue")?;
+    queue.set_property("max-size-buffers", QUEUE_FRAMES);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", 0u64);
+    Ok(queue)
+}
+
+fn filter(caps: gst::Caps) -> anyhow::Result<gst::Element> {
+    let filter = make("capsfilter")?;
+    filter.set_property("caps", caps);
+    Ok(filter)
+}
+
+fn make(name: &str) -> anyhow::Result<gst::Element> {
+    gst::ElementFactory::make(name).build().with_context(|| {
+        format!("GStreamer's element {name} is missing: `keyframed doctor` tells how to install it")
+    })
+}

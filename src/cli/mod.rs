@@ -1,0 +1,56 @@
+//! The command line.
+
+mod animate;
+mod doctor;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Animates a still picture with DensePose video.
+#[derive(Debug, Parser)]
+#[command(name = "keyframed", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Animate a picture with a DensePose clip, file to file
+    Animate(Box<animate::Args>),
+    /// Tell what is missing on this machine and how to mend it
+    Doctor(doctor::Args),
+}
+
+impl Cli {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// What went wrong, with context: to be printed once.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Animate(args) => args.run(),
+            Command::Doctor(args) => args.run(),
+        }
+    }
+}
+
+/// Makes GStreamer and the plugin's elements ready.
+fn init_gstreamer() -> anyhow::Result<()> {
+    gst::init().context("GStreamer does not start")?;
+    gstkeyframed::plugin_register_static().context("keyframed's own GStreamer elements cannot be registered")
+}
+
+/// Writes `text` to standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let result = io::stdout().write_all(text.as_bytes());
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing to standard output"),
+    }
+}
