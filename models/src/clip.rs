@@ -172,7 +172,7 @@ impl ClipText {
         let (width, length) = (config.hidden_size, config.max_position_embeddings);
         let embeddings = &model / "embeddings";
         if embeddings.has("position_ids") {
-            embeddings.get("position_ids", &[1, length], Init::Const(0.0))?;
+            let _ = embeddings.get("position_ids", &[1, length], Init::Const(0.0))?;
         }
         let table =
             |name: &str, rows: i64| (&embeddings / name).get("weight", &[rows, width], Init::Normal(0.02));

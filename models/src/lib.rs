@@ -5,13 +5,19 @@
 //! checkpoints run through the same code.
 
 pub mod appearance;
+pub mod autoencoder;
+pub mod checkpoint;
 pub mod clip;
 pub mod controlnet;
+pub mod device;
 pub mod error;
 pub mod film;
+pub mod generator;
 pub mod nn;
 pub mod reference;
+pub mod registry;
 pub mod scheduler;
+pub mod stack;
 pub mod taesd;
 pub mod torch_ext;
 pub mod unet;
@@ -19,8 +25,12 @@ pub mod vae;
 pub mod vars;
 
 pub use appearance::AppearanceEncoder;
+pub use checkpoint::ModelDir;
 pub use controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals};
+pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use error::{ModelError, Result};
+pub use generator::{FilmInterpolator, LcmGenerator, Settings};
 pub use reference::{Bank, Fusion, ProjectedBank, Reference};
+pub use stack::Stack;
 pub use unet::{MotionConfig, UNet, UNetConfig};
 pub use vars::{Init, Source, Vars};

@@ -156,10 +156,10 @@ impl Labels {
     /// Reads a DensePose picture.
     ///
     /// Every pixel gets the nearest viridis part colour. A pixel that has one of those colours exactly keeps its
-    /// label, so that clean pictures come back unchanged; so does one whose 3×3 neighbours all agree. Any other takes
-    /// the label that most such agreeing pixels have among its 5×5 neighbours: the blend of two parts is the colour
-    /// of a third, but never three pixels thick. Where none agree, every neighbour on the palette votes. Ties go to
-    /// the pixel's own label.
+    /// label, so that clean pictures come back unchanged; so does a *settled* one, with whom six or more of its eight
+    /// neighbours agree. Any other takes the label with most votes among its 5×5 neighbours, settled ones
+    /// counting three times and ones off the palette not at all: the blend of two parts is the colour of a third,
+    /// but too thin to settle. Ties go to the pixel's own label.
     pub fn from_frame(frame: &Frame) -> Self {
         let lookup = lookup();
         let codes: Vec<u8> = frame.data().chunks_exact(3).map(|p| code(lookup, p)).collect();
@@ -285,25 +285,30 @@ fn code(lookup: &[u8], pixel: &[u8]) -> u8 {
     if pixel == VIRIDIS[usize::from(code & LABEL)] { code | EXACT } else { code }
 }
 
-/// Which pixels are on the palette and agree with all of their 3×3 neighbours (at the border, those there are).
+/// Pixels of 3×3 that must agree, the middle one included. A line two pixels wide has six.
+const AGREEING: u8 = 7;
+
+/// Which pixels are on the palette and agree with most of their 3×3 neighbours (the border repeated outside).
 fn settled(codes: &[u8], width: usize, height: usize) -> Vec<bool> {
-    let label = |c: u8| c & !EXACT;
-    let mut in_row = vec![false; codes.len()];
-    for (row, out) in codes.chunks_exact(width).zip(in_row.chunks_exact_mut(width)) {
-        out[0] = label(row[0]) == label(row[1.min(width - 1)]);
-        out[width - 1] = label(row[width - 1]) == label(row[width.saturating_sub(2)]);
-        for (out, w) in out.iter_mut().skip(1).zip(row.windows(3)) {
-            *out = label(w[0]) == label(w[1]) && label(w[1]) == label(w[2]);
-        }
-    }
     let mut out = Vec::with_capacity(codes.len());
+    let mut agreeing = vec![0u8; width];
+    // Three rows, each with one pixel repeated at either end and the marks of exactness off.
+    let padded = |y: usize| -> Vec<u8> {
+        let row = &codes[y * width..(y + 1) * width];
+        [&row[..1], row, &row[width - 1..]].concat().iter().map(|c| c & !EXACT).collect()
+    };
+    let mut rows = [padded(0), padded(0), padded(1.min(height - 1))];
     for y in 0..height {
-        let [above, here, below] = [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(|y| y * width);
-        out.extend((0..width).map(|x| {
-            let own = label(codes[here + x]);
-            let agree = label(codes[above + x]) == own && label(codes[below + x]) == own;
-            agree & in_row[above + x] & in_row[here + x] & in_row[below + x] & (own & UNSURE == 0)
-        }));
+        agreeing.fill(0);
+        let own = &rows[1][1..=width];
+        for shifted in rows.iter().flat_map(|row| row.windows(width)) {
+            for ((n, &own), &other) in agreeing.iter_mut().zip(own).zip(shifted) {
+                *n += u8::from(own == other);
+            }
+        }
+        out.extend(agreeing.iter().zip(own).map(|(&n, &own)| n >= AGREEING && own & UNSURE == 0));
+        rows.rotate_left(1);
+        rows[2] = padded((y + 2).min(height - 1));
     }
     out
 }
@@ -314,16 +319,14 @@ const REACH: usize = 2;
 fn vote(codes: &[u8], settled: &[bool], (width, height): (usize, usize), (x, y): (usize, usize)) -> u8 {
     let columns = x.saturating_sub(REACH)..(x + REACH + 1).min(width);
     let rows = y.saturating_sub(REACH)..(y + REACH + 1).min(height);
-    let (mut by_settled, mut by_all) = ([0u32; LABELS], [0u32; LABELS]);
+    let mut counts = [0u32; LABELS];
     for row in rows {
         for at in row * width + columns.start..row * width + columns.end {
-            let label = usize::from(codes[at] & LABEL);
-            by_settled[label] += u32::from(settled[at]);
-            by_all[label] += u32::from(codes[at] & UNSURE == 0);
+            let votes = u32::from(codes[at] & UNSURE == 0) + 2 * u32::from(settled[at]);
+            counts[usize::from(codes[at] & LABEL)] += votes;
         }
     }
-    let any = by_settled.iter().any(|&n| n > 0);
-    most_frequent(if any { &by_settled } else { &by_all }, codes[y * width + x] & LABEL)
+    most_frequent(&counts, codes[y * width + x] & LABEL)
 }
 
 /// The label with most votes; `preferred` if it has as many, or if there are no votes at all.

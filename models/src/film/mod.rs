@@ -124,6 +124,14 @@ pub struct Pyramid {
     pub features: Vec<Tensor>,
 }
 
+impl Pyramid {
+    /// The same tensors under a second name.
+    pub fn shallow_clone(&self) -> Self {
+        let same = |list: &[Tensor]| list.iter().map(Tensor::shallow_clone).collect();
+        Self { images: same(&self.images), features: same(&self.features) }
+    }
+}
+
 /// Optical flow between two pictures, finest scale first; channels are (x, y) in pixels.
 #[derive(Debug)]
 pub struct Flow {

@@ -5,7 +5,7 @@ use crate::{
     error::{ModelError, Result},
     nn::MOTION_GROUPS,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Configuration of the U-Net and, where the names apply, of the networks derived from it.
 ///
@@ -21,8 +21,10 @@ pub struct UNetConfig {
     /// Width of each level, widest picture first. Any number of levels.
     pub block_out_channels: Vec<i64>,
     /// One for each level.
+    #[serde(serialize_with = "down_names")]
     pub down_block_types: Vec<BlockType>,
     /// One for each level, narrowest picture first.
+    #[serde(serialize_with = "up_names")]
     pub up_block_types: Vec<BlockType>,
     /// Resnets per level on the way down; one more on the way up.
     pub layers_per_block: usize,
@@ -51,8 +53,9 @@ pub struct UNetConfig {
     /// Our own: the resnets' norms take each frame's statistics alone. The
     /// original pools them over all frames of a window.
     pub norm_per_frame: bool,
+    /// Published options that must keep Stable Diffusion 1.5's values.
     #[serde(flatten)]
-    refused: Refused,
+    pub fixed: FixedOptions,
 }
 
 impl Default for UNetConfig {
@@ -78,32 +81,39 @@ impl Default for UNetConfig {
             motion_module_mid_block: false,
             motion_module_kwargs: MotionConfig::default(),
             norm_per_frame: false,
-            refused: Refused::default(),
+            fixed: FixedOptions::default(),
         }
     }
 }
 
 /// Kind of a level. The published 2-D and 3-D names mean the same here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum BlockType {
     /// Resnets with spatial transformers.
     #[serde(
-        rename = "CrossAttnBlock",
-        alias = "CrossAttnDownBlock2D",
+        rename = "CrossAttnDownBlock2D",
         alias = "CrossAttnDownBlock3D",
         alias = "CrossAttnUpBlock2D",
         alias = "CrossAttnUpBlock3D"
     )]
     Attention,
     /// Resnets alone.
-    #[serde(
-        rename = "Block",
-        alias = "DownBlock2D",
-        alias = "DownBlock3D",
-        alias = "UpBlock2D",
-        alias = "UpBlock3D"
-    )]
+    #[serde(rename = "DownBlock2D", alias = "DownBlock3D", alias = "UpBlock2D", alias = "UpBlock3D")]
     Plain,
+}
+
+fn down_names<S: Serializer>(types: &[BlockType], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(types.iter().map(|kind| match kind {
+        BlockType::Attention => "CrossAttnDownBlock3D",
+        BlockType::Plain => "DownBlock3D",
+    }))
+}
+
+fn up_names<S: Serializer>(types: &[BlockType], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(types.iter().map(|kind| match kind {
+        BlockType::Attention => "CrossAttnUpBlock3D",
+        BlockType::Plain => "UpBlock3D",
+    }))
 }
 
 impl BlockType {
@@ -164,10 +174,11 @@ impl Default for MotionConfig {
     }
 }
 
-/// Published options of which only the value of Stable Diffusion 1.5 is implemented.
+/// Published options of which only the value of Stable Diffusion 1.5 is implemented:
+/// read in order to refuse another one.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct Refused {
+pub struct FixedOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     act_fn: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,8 +203,8 @@ struct Refused {
     mid_block_scale_factor: Option<f64>,
 }
 
-impl Refused {
-    fn first(&self) -> Option<&'static str> {
+impl FixedOptions {
+    fn changed(&self) -> Option<&'static str> {
         let text = |value: &Option<String>, known: &str| value.as_deref().is_some_and(|v| v != known);
         let found = [
             ("act_fn", text(&self.act_fn, "silu")),
@@ -221,7 +232,7 @@ impl UNetConfig {
     pub fn check(&self, up: bool) -> Result<()> {
         let levels = self.block_out_channels.len();
         let refuse = |reason: String| Err(ModelError::Config(format!("U-Net configuration: {reason}")));
-        if let Some(name) = self.refused.first() {
+        if let Some(name) = self.fixed.changed() {
             return refuse(format!("this value of `{name}` is not implemented"));
         }
         if levels == 0 || self.layers_per_block == 0 {
@@ -308,5 +319,66 @@ impl MotionConfig {
             return refuse("`temporal_position_encoding_max_len` must be at least 1".into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(value: serde_json::Value) -> UNetConfig {
+        serde_json::from_value(value).expect("published names")
+    }
+
+    #[test]
+    fn empty_file_is_stable_diffusion() {
+        assert_eq!(parse(json!({})), UNetConfig::default());
+        assert!(UNetConfig::default().check(true).is_ok());
+    }
+
+    #[test]
+    fn written_names_are_read_back() {
+        let config = UNetConfig {
+            block_out_channels: vec![32, 64],
+            down_block_types: vec![BlockType::Plain, BlockType::Attention],
+            up_block_types: vec![BlockType::Attention, BlockType::Plain],
+            attention_head_dim: Heads::PerLevel(vec![2, 4]),
+            use_motion_module: true,
+            ..UNetConfig::default()
+        };
+        let written = serde_json::to_value(&config).expect("plain values");
+        assert_eq!(written["up_block_types"], json!(["CrossAttnUpBlock3D", "UpBlock3D"]));
+        assert_eq!(parse(written), config);
+        assert!(config.check(true).is_ok());
+    }
+
+    #[test]
+    fn names_and_unknown_fields_of_the_published_files() {
+        let config = parse(json!({
+            "_class_name": "UNet2DConditionModel", "sample_size": 64, "act_fn": "silu",
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [320, 640],
+            "motion_module_type": "Vanilla",
+        }));
+        assert!(config.check(true).is_ok());
+    }
+
+    #[test]
+    fn refusals_name_the_option() {
+        let refusal = |value| parse(value).check(true).expect_err("not buildable").to_string();
+        assert!(refusal(json!({"use_linear_projection": true})).contains("use_linear_projection"));
+        assert!(refusal(json!({"block_out_channels": [320, 640]})).contains("down_block_types"));
+        assert!(refusal(json!({"block_out_channels": []})).contains("block_out_channels"));
+        assert!(refusal(json!({"norm_num_groups": 0})).contains("0 groups"));
+        assert!(refusal(json!({"attention_head_dim": [8, 8]})).contains("attention_head_dim"));
+        assert!(refusal(json!({"attention_head_dim": 7})).contains("7 heads"));
+        let cross = json!({"attention_block_types": ["Temporal_Cross"]});
+        let cross = json!({"use_motion_module": true, "motion_module_kwargs": cross});
+        assert!(refusal(cross).contains("Temporal_Cross"));
+        let narrow = json!({"use_motion_module": true, "norm_num_groups": 8, "attention_head_dim": 1,
+            "block_out_channels": [40, 80, 80, 80]});
+        assert!(refusal(narrow).contains("multiples of 32"));
     }
 }

@@ -5,7 +5,8 @@
 #![allow(dead_code, reason = "each test program uses its own part of these helpers")]
 #![allow(clippy::print_stdout, reason = "a skipped test must say so")]
 
-use keyframed_models::Source;
+use keyframed_models::{Source, UNet, UNetConfig};
+use serde::de::DeserializeOwned;
 use std::{
     collections::BTreeMap,
     env,
@@ -90,4 +91,26 @@ pub fn assert_close(a: &Tensor, b: &Tensor, tolerance: f64) {
     assert_eq!(a.size(), b.size(), "shapes differ");
     let error = error(a, b);
     assert!(error <= tolerance, "scaled error {error:.3e} is above {tolerance:.1e}");
+}
+
+/// The small network of the goldens that `config` describes, all its weights used.
+pub fn unet(folder: &Path, config: &UNetConfig) -> UNet {
+    let mut files = vec![folder.join("unet2d_weights.safetensors")];
+    if config.use_motion_module {
+        files.push(folder.join("motion_weights.safetensors"));
+    }
+    let source = source_of(&files);
+    let unet = UNet::new(&source.root(), config).expect("weights that fit the configuration");
+    source.finish().expect("no tensor left over");
+    unet
+}
+
+/// One entry of `configs.json` as a network's configuration.
+pub fn parsed<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_value(config(name)).unwrap_or_else(|e| panic!("configs.json, {name}: {e}"))
+}
+
+/// A timestep as networks take it.
+pub fn timestep(value: &serde_json::Value) -> Tensor {
+    Tensor::from_slice(&[value.as_i64().expect("a timestep")])
 }

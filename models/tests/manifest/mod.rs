@@ -1,5 +1,7 @@
 //! Sources with the names and shapes of published weight files, which take no memory.
 
+#![allow(dead_code, reason = "each test program uses its own part of these helpers")]
+
 use keyframed_models::{Result, Source, Vars};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -7,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The tensors that a manifest lists, each name behind `prefix`, all a view of one zero.
 pub fn listed(shapes: &Value, prefix: &str) -> BTreeMap<String, Tensor> {
-    let zero = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+    let zero = Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu));
     let entries = shapes.as_object().expect("a manifest lists its tensors by name").iter();
     entries
         .map(|(name, shape)| {

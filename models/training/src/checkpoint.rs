@@ -22,13 +22,15 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
 /// # Errors
 /// The file is missing or no safetensors file.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let tensors = Tensor::read_safetensors(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let tensors =
+        Tensor::read_safetensors(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(tensors.into_iter().collect())
 }
 
 /// The tensors below `prefix.`, without it.
 pub fn below(tensors: &BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
     let prefix = format!("{prefix}.");
-    let strip = |(name, t): (&String, &Tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), t.shallow_clone()));
+    let strip =
+        |(name, t): (&String, &Tensor)| Some((name.strip_prefix(&prefix)?.to_owned(), t.shallow_clone()));
     tensors.iter().filter_map(strip).collect()
 }

@@ -4,13 +4,14 @@ use crate::{
     checkpoint,
     config::Recipe,
     data::Pool,
+    export,
     stages::{
         denoise::DenoiseStage,
         encode::{self, Latents},
         film::FilmStage,
         vae::VaeStage,
     },
-    synth::Rig,
+    synth::{self, Rig},
     trainer::{Stage, Trainer},
 };
 use anyhow::{Context, Result};
@@ -48,6 +49,35 @@ enum Command {
         #[arg(long)]
         threads: Option<i32>,
     },
+    /// Puts the stages' weights together as a model directory.
+    Export {
+        /// The recipe that the stages ran.
+        recipe: PathBuf,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Folder of the stages' files.
+        #[arg(long, default_value = "out/training")]
+        from: PathBuf,
+        /// The model directory to write.
+        #[arg(long)]
+        to: PathBuf,
+        /// The model's name.
+        #[arg(long, default_value = "mini")]
+        name: String,
+    },
+    /// Draws a sheet of figures: pose, labels and people as the renderer makes them.
+    Figures {
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// PNG to write.
+        #[arg(long, default_value = "out/figures.png")]
+        out: PathBuf,
+        /// Seed of the random people.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -56,6 +86,8 @@ enum StageName {
     Vae,
     /// U-Net, ControlNet and appearance encoder.
     Denoise,
+    /// The autoencoder's decoder alone, further.
+    Decoder,
     /// Frame interpolation.
     Film,
 }
@@ -74,6 +106,10 @@ pub fn main() -> Result<()> {
             let rig = Rig::load(&rig)?;
             run(&recipe, &rig, &out, stage)
         }
+        Command::Export { recipe, rig, from, to, name } => {
+            export::model_dir(&Recipe::load(&recipe)?, &Rig::load(&rig)?, &from, &to, &name)
+        }
+        Command::Figures { rig, out, seed } => synth::sheet(&Rig::load(&rig)?, &out, seed),
     }
 }
 
@@ -88,6 +124,9 @@ fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Resul
     }
     if wanted(StageName::Denoise) {
         train_denoise(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Decoder) {
+        train_decoder(recipe, &pool, out)?;
     }
     if wanted(StageName::Film) {
         train_film(recipe, rig, out)?;
@@ -107,6 +146,15 @@ fn train_vae(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     checkpoint::write(&out.join("vae.safetensors"), &listed(&weights))
 }
 
+fn train_decoder(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
+    let file = out.join("vae.safetensors");
+    let mut stage = VaeStage::decoder(&recipe.vae, pool, &file).context("stage `vae` comes first")?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed + 1)?;
+    trainer.run(&mut stage, recipe.vae.decoder_minutes)?;
+    trainer.settle();
+    checkpoint::write(&file, &listed(&stage.weights()))
+}
+
 fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let config = &recipe.vae.network;
     let vae = encode::load(&out.join("vae.safetensors"), config).context("stage `vae` comes first")?;
@@ -117,7 +165,10 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     trainer.settle();
     let weights = stage.params();
     for network in ["unet", "controlnet", "appearance", "text"] {
-        checkpoint::write(&out.join(format!("{network}.safetensors")), &listed(&checkpoint::below(&weights, network)))?;
+        checkpoint::write(
+            &out.join(format!("{network}.safetensors")),
+            &listed(&checkpoint::below(&weights, network)),
+        )?;
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! The recipe file (`mini.toml`).
 
 use anyhow::{Context, Result};
-use keyframed_models::{controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig, vae::AutoencoderKlConfig};
+use keyframed_models::{
+    controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig,
+    vae::AutoencoderKlConfig,
+};
 use serde::Deserialize;
 use std::path::Path;
 
@@ -43,10 +46,15 @@ pub struct Data {
 pub struct Vae {
     /// Wall time of the stage; the step size falls to zero at its end.
     pub minutes: f64,
+    /// Wall time of stage `decoder`.
+    pub decoder_minutes: f64,
     /// Crops in a batch.
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -67,6 +75,9 @@ pub struct Denoise {
     pub references: usize,
     /// Target pictures of each person in a batch.
     pub targets: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -93,6 +104,9 @@ pub struct Film {
     pub batch: usize,
     /// Side of a crop in pixels.
     pub crop: usize,
+    /// Forward passes in bfloat16: faster only where the CPU multiplies it natively.
+    #[serde(default)]
+    pub bf16: bool,
     /// Step size of Muon.
     pub muon_lr: f64,
     /// Step size of AdamW.
@@ -107,7 +121,8 @@ impl Recipe {
     /// # Errors
     /// An unreadable file, an unknown key or a value of the wrong type, named.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is not a training recipe", path.display()))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     config::Recipe,
-    synth::{Camera, Person, Pose, Rig, degrade, render},
+    synth::{self, Camera, Framing, Person, Pose, Rig, degrade, render},
 };
 use keyframed_engine::pose::{LABELS, Palette};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 /// Avatars that ship with the model.
-pub const GALLERY: usize = Person::GALLERY;
+pub const GALLERY: usize = synth::GALLERY.len();
 /// The last pictures of each gallery avatar are never trained on.
 pub const HELD_OUT: usize = 8;
 
@@ -50,9 +50,10 @@ impl Pool {
                 rng.set_stream(index as u64);
                 let gallery = index < GALLERY;
                 let person = if gallery { Person::gallery(index) } else { Person::random(&mut rng) };
-                let targets = if gallery { data.gallery_pictures + HELD_OUT } else { data.pictures_per_person };
+                let targets =
+                    if gallery { data.gallery_pictures + HELD_OUT } else { data.pictures_per_person };
                 let references = if gallery { data.references.max(6) } else { data.references };
-                album(rig, &person, gallery, references, targets, recipe.size, &mut rng)
+                album(rig, &person, gallery.then_some(index), references, targets, recipe.size, &mut rng)
             })
             .collect();
         Self { albums, size: recipe.size }
@@ -77,7 +78,11 @@ impl Pool {
     pub fn any(&self, rng: &mut ChaCha8Rng) -> &Picture {
         let index = self.pick(0.3, rng);
         let album = &self.albums[index];
-        if rng.random_bool(0.3) { pick(&album.references, rng) } else { pick(self.training_targets(index), rng) }
+        if rng.random_bool(0.3) {
+            pick(&album.references, rng)
+        } else {
+            pick(self.training_targets(index), rng)
+        }
     }
 }
 
@@ -89,28 +94,31 @@ pub fn pick<'a, T>(list: &'a [T], rng: &mut ChaCha8Rng) -> &'a T {
 fn album(
     rig: &Rig,
     person: &Person,
-    gallery: bool,
+    gallery: Option<usize>,
     references: usize,
     targets: usize,
     size: usize,
     rng: &mut ChaCha8Rng,
 ) -> Album {
-    let own_shape = person.shape(rig);
-    let mut shot = |reference: bool, first: bool, rng: &mut ChaCha8Rng| {
-        // Another body shape for reference and target: shape must come from the pose.
-        let shape = if gallery && reference { own_shape } else { rng.random_range(0..rig.shapes()) };
-        let (pose, camera) = match (reference, first && gallery) {
-            (true, true) => (Pose::standing(), Camera::portrait()),
-            (true, false) => (Pose::reference(rng), Camera::reference(rng)),
-            (false, _) => (Pose::random(rng), Camera::random(rng)),
-        };
-        let shot = render(rig, person, shape, &pose, &camera, size);
-        Picture { rgb: shot.rgb, labels: shot.labels }
-    };
-    Album {
-        references: (0..references).map(|i| shot(true, i == 0, rng)).collect(),
-        targets: (0..targets).map(|_| shot(false, false, rng)).collect(),
+    let keep = |shot: synth::Shot| Picture { rgb: shot.rgb, labels: shot.labels };
+    let mut album = Album { references: Vec::new(), targets: Vec::new() };
+    for index in 0..references {
+        if let (Some(avatar), 0) = (gallery, index) {
+            album.references.push(keep(synth::avatar(rig, avatar, size)));
+            continue;
+        }
+        let framing = if rng.random_bool(0.6) { Framing::Full } else { Framing::Half };
+        let (pose, camera) = (Pose::reference(rng), Camera::reference(framing, rng));
+        let shape = rng.random_range(0..rig.shapes());
+        album.references.push(keep(render(rig, person, shape, &pose, &camera, size)));
     }
+    for _ in 0..targets {
+        // Another body shape than the reference's: shape must come from the pose.
+        let shape = rng.random_range(0..rig.shapes());
+        let (pose, camera) = (Pose::random(rng), Camera::random(rng));
+        album.targets.push(keep(render(rig, person, shape, &pose, &camera, size)));
+    }
+    album
 }
 
 /// RGB bytes as `[1, 3, size, size]` in [-1, 1].
@@ -130,8 +138,9 @@ pub fn pose_tensor(labels: &[u8], size: usize) -> Tensor {
 }
 
 /// A target's labels as an estimator would give them.
-pub fn estimated(labels: &[u8], size: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    if rng.random_bool(0.35) { labels.to_vec() } else { degrade(labels, size, rng) }
+pub fn estimated(labels: &[u8], rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let strength = if rng.random_bool(0.3) { 0.0 } else { rng.random_range(0.2..1.0) };
+    degrade(labels, strength, rng)
 }
 
 /// Weight of each pixel: background low, body high, head highest; `[1, 1, size, size]`.

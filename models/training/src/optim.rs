@@ -63,7 +63,8 @@ impl Optimizer {
     /// Scales the gradients so that their joint norm is at most `limit`; returns the norm before.
     pub fn clip(&self, limit: f64) -> f64 {
         tch::no_grad(|| {
-            let grads: Vec<Tensor> = self.slots.iter().map(|s| s.param.grad()).filter(Tensor::defined).collect();
+            let grads: Vec<Tensor> =
+                self.slots.iter().map(|s| s.param.grad()).filter(Tensor::defined).collect();
             let norms: Vec<Tensor> = grads.iter().map(|g| g.norm()).collect();
             if norms.is_empty() {
                 return 0.0;
@@ -179,8 +180,12 @@ mod tests {
         let y = x.matmul(&truth) + 0.7;
         let weight = Tensor::zeros([8, 4], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
         let bias = Tensor::zeros([4], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
-        let params = BTreeMap::from([("w".to_owned(), weight.shallow_clone()), ("b".to_owned(), bias.shallow_clone())]);
-        let mut optimizer = Optimizer::new(&params, Rates { muon: 0.05, adam: 0.05, weight_decay: 0.0 }, |_| false);
+        let params = BTreeMap::from([
+            ("w".to_owned(), weight.shallow_clone()),
+            ("b".to_owned(), bias.shallow_clone()),
+        ]);
+        let mut optimizer =
+            Optimizer::new(&params, Rates { muon: 0.05, adam: 0.05, weight_decay: 0.0 }, |_| false);
         let loss = || (x.matmul(&weight) + &bias - &y).square().mean(Kind::Float);
         let before = loss().double_value(&[]);
         for step in 0..200 {

@@ -10,7 +10,8 @@ pub struct Curve {
     series: BTreeMap<&'static str, Vec<(f64, f64)>>,
 }
 
-const COLOURS: [[u8; 3]; 6] = [[31, 119, 180], [214, 39, 40], [44, 160, 44], [255, 127, 14], [148, 103, 189], [90, 90, 90]];
+const COLOURS: [[u8; 3]; 6] =
+    [[31, 119, 180], [214, 39, 40], [44, 160, 44], [255, 127, 14], [148, 103, 189], [90, 90, 90]];
 
 impl Curve {
     /// Adds one step's figures.
@@ -26,7 +27,11 @@ impl Curve {
             let tail: Vec<f64> = points.iter().rev().take(n).map(|p| p.1).filter(|v| v.is_finite()).collect();
             tail.iter().sum::<f64>() / tail.len().max(1) as f64
         };
-        self.series.iter().map(|(name, points)| format!("{name} {:.4}", mean(points))).collect::<Vec<_>>().join("  ")
+        self.series
+            .iter()
+            .map(|(name, points)| format!("{name} {:.4}", mean(points)))
+            .collect::<Vec<_>>()
+            .join("  ")
     }
 
     /// Draws every figure (smoothed, log scale, each over its own range).

@@ -41,7 +41,9 @@ pub trait Stage {
 
 /// Keys at a network's edge, which AdamW moves.
 fn edge(name: &str) -> bool {
-    ["conv_in.", "conv_out.", "time_embedding", "quant_conv", "text", "aux", "output_conv"].iter().any(|part| name.contains(part))
+    ["conv_in.", "conv_out.", "time_embedding", "quant_conv", "text", "aux", "output_conv"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 /// One stage on its way from nothing to its budget.
@@ -177,7 +179,8 @@ impl Trainer {
 
     /// Evaluation sheet and curve, with the averaged weights in place.
     fn draw(&mut self, stage: &mut dyn Stage) -> Result<Vec<Figure>> {
-        let own: BTreeMap<String, Tensor> = self.params.iter().map(|(k, t)| (k.clone(), t.detach().copy())).collect();
+        let own: BTreeMap<String, Tensor> =
+            self.params.iter().map(|(k, t)| (k.clone(), t.detach().copy())).collect();
         copy_into(&self.params, &self.average);
         let figures = tch::no_grad(|| stage.sheet(&self.dir.join(format!("{}.png", stage.name()))));
         copy_into(&self.params, &own);
@@ -203,11 +206,8 @@ fn console_is_terminal() -> bool {
 /// Warm-up, a plateau, then a cosine to nearly nothing.
 fn rate_factor(step: u64, progress: f64) -> f64 {
     let warm = ((step + 1) as f64 / 60.0).min(1.0);
-    let fall = if progress < 0.3 {
-        1.0
-    } else {
-        0.5 + 0.5 * (std::f64::consts::PI * (progress - 0.3) / 0.7).cos()
-    };
+    let fall =
+        if progress < 0.3 { 1.0 } else { 0.5 + 0.5 * (std::f64::consts::PI * (progress - 0.3) / 0.7).cos() };
     warm * fall.max(0.01)
 }
 

@@ -10,13 +10,9 @@ use crate::{
 };
 use anyhow::Result;
 use keyframed_models::{
-    Init, Source,
-    appearance::AppearanceEncoder,
-    controlnet::ControlNet,
-    reference::Reference,
-    scheduler::Scheduler,
+    AppearanceEncoder, ControlNet, Fusion, Init, Reference, Source, UNet,
+    scheduler::{self, NoiseSchedule},
     torch_ext::CpuAutocast,
-    unet::UNet,
     vae::AutoencoderKl,
 };
 use rand::{Rng, SeedableRng};
@@ -49,8 +45,9 @@ impl Networks {
         let root = source.root();
         let unet = UNet::new(&(&root / "unet"), &recipe.unet)?;
         let controlnet = ControlNet::new(&(&root / "controlnet"), &recipe.controlnet)?;
-        let appearance = AppearanceEncoder::new(&(&root / "appearance"), &recipe.unet)?;
-        let text = (&root / "text").get("embedding", &[1, 1, recipe.unet.cross_attention_dim], Init::Normal(1.0))?;
+        let appearance = AppearanceEncoder::new(&(&root / "appearance"), &recipe.unet, Fusion::Midup)?;
+        let text =
+            (&root / "text").get("embedding", &[1, 1, recipe.unet.cross_attention_dim], Init::Normal(1.0))?;
         Ok(Self { source, unet, controlnet, appearance, text })
     }
 }
@@ -70,8 +67,7 @@ pub struct DenoiseStage<'a> {
     latents: &'a Latents,
     vae: &'a AutoencoderKl,
     vae_scaling: f64,
-    scheduler: Box<dyn Scheduler>,
-    signal: Vec<f32>,
+    schedule: NoiseSchedule,
     /// The networks.
     pub networks: Networks,
 }
@@ -89,14 +85,14 @@ impl<'a> DenoiseStage<'a> {
         vae_scaling: f64,
     ) -> Result<Self> {
         let networks = Networks::new(Source::fresh(Device::Cpu), recipe)?;
-        let scheduler = recipe.scheduler.build("lcm")?;
-        let signal = scheduler.alphas_cumprod().iter().map(|a| a.sqrt() as f32).collect();
-        Ok(Self { recipe, pool, latents, vae, vae_scaling, scheduler, signal, networks })
+        let schedule = NoiseSchedule::new(&recipe.scheduler)?;
+        Ok(Self { recipe, pool, latents, vae, vae_scaling, schedule, networks })
     }
 
     fn batch(&self, rng: &mut ChaCha8Rng) -> Batch {
         let size = self.pool.size;
-        let (mut reference, mut latents, mut poses, mut weight) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut reference, mut latents, mut poses, mut weight) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..self.recipe.references {
             let person = self.pool.pick(self.recipe.gallery_share, rng);
             let (mine, targets) = (&self.latents.targets[person], self.pool.training_targets(person));
@@ -110,14 +106,15 @@ impl<'a> DenoiseStage<'a> {
                 let index = rng.random_range(0..targets.len());
                 let labels = &targets[index].labels;
                 latents.push(of(mine, index));
-                poses.push(data::pose_tensor(&data::estimated(labels, size, rng), size));
+                poses.push(data::pose_tensor(&data::estimated(labels, rng), size));
                 weight.push(latent_weight(labels, size));
             }
         }
         let frames = |list: Vec<Tensor>| {
             let flat = Tensor::cat(&list, 0);
             let shape = flat.size();
-            let split = [self.recipe.references as i64, self.recipe.targets as i64, shape[1], shape[2], shape[3]];
+            let split =
+                [self.recipe.references as i64, self.recipe.targets as i64, shape[1], shape[2], shape[3]];
             flat.view(split).permute([0, 2, 1, 3, 4])
         };
         Batch {
@@ -146,15 +143,15 @@ impl<'a> DenoiseStage<'a> {
         let text = net.text.expand([people, -1, -1], true);
         let bank = net.appearance.forward(reference, times, &text)?;
         let flat = noisy.permute([0, 2, 1, 3, 4]).flatten(0, 1);
-        let embedded = net.controlnet.embed_condition(poses);
+        let embedded = net.controlnet.embed_condition(poses)?;
         let residuals = net.controlnet.forward(
             &flat,
             &times.repeat_interleave_self_int(frames, 0, None),
             &text.repeat_interleave_self_int(frames, 0, None),
             &embedded,
             1.0,
-        );
-        let reference = Reference::Hidden(bank);
+        )?;
+        let reference = Reference::hidden(&bank);
         Ok(net.unet.forward(noisy, times, &text, Some(&residuals), Some(&reference))?)
     }
 
@@ -163,13 +160,12 @@ impl<'a> DenoiseStage<'a> {
         tch::manual_seed(1);
         let shape = [1, reference.size()[1], 1, reference.size()[2], reference.size()[3]];
         let noise = || Tensor::randn(shape, (Kind::Float, Device::Cpu));
-        let mut scheduler = self.recipe.scheduler.build("lcm")?;
-        scheduler.set_timesteps(steps)?;
+        let scheduler = scheduler::build(&self.recipe.scheduler, steps)?;
         let mut latents = noise();
         for index in 0..steps {
             let time = Tensor::from_slice(&[scheduler.timesteps()[index]]);
             let out = self.predict(&latents, &time, reference, pose)?;
-            latents = scheduler.step(&out, index, &latents, Some(&noise()))?.prev_sample;
+            latents = scheduler.step(&out, index, &latents, Some(&noise()))?.prev;
         }
         Ok(latents)
     }
@@ -177,8 +173,10 @@ impl<'a> DenoiseStage<'a> {
 
 /// Weight of each latent position `[1, 1, h/8, w/8]`: background low, body and head high.
 fn latent_weight(labels: &[u8], size: usize) -> Tensor {
-    let body = data::weights(labels, size, 0.0, 1.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
-    let head = data::weights(labels, size, 0.0, 0.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
+    let body =
+        data::weights(labels, size, 0.0, 1.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
+    let head =
+        data::weights(labels, size, 0.0, 0.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
     let wide = |t: &Tensor, k: i64| t.max_pool2d([k, k], [1, 1], [k / 2, k / 2], [1, 1], false);
     wide(&body, 5) * 1.2 + wide(&head, 3) * 1.5 + 0.35
 }
@@ -199,15 +197,13 @@ impl Stage for DenoiseStage<'_> {
     fn loss(&mut self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let batch = self.batch(rng);
         let steps = self.timesteps(progress, rng);
-        let signal: Vec<f32> = steps.iter().map(|&t| self.signal[t as usize]).collect();
-        let signal = Tensor::from_slice(&signal).view([-1, 1, 1, 1, 1]);
-        let spread = (1.0f64 - signal.square()).sqrt();
+        let times = Tensor::from_slice(&steps);
         let noise = batch.latents.randn_like();
-        let noisy = &batch.latents * &signal + &noise * &spread;
-        let velocity = &noise * &signal - &batch.latents * &spread;
+        let noisy = self.schedule.add_noise(&batch.latents, &noise, &times);
+        let velocity = self.schedule.velocity(&batch.latents, &noise, &times);
         let made = {
-            let _bf16 = CpuAutocast::enter();
-            self.predict(&noisy, &Tensor::from_slice(&steps), &batch.reference, &batch.poses)?.to_kind(Kind::Float)
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
+            self.predict(&noisy, &times, &batch.reference, &batch.poses)?.to_kind(Kind::Float)
         };
         let error = made - velocity;
         let squared = (error.square() * &batch.weight).mean(Kind::Float);
@@ -227,7 +223,9 @@ impl Stage for DenoiseStage<'_> {
             let Some(target) = album.targets.last() else { continue };
             let reference = self.latents.references[person].narrow(0, 0, 1);
             let pose = data::pose_tensor(&target.labels, size);
-            let decode = |latent: Tensor| self.vae.decode(&(latent.squeeze_dim(2) / self.vae_scaling)).clamp(-1.0, 1.0);
+            let decode = |latent: Tensor| {
+                self.vae.decode(&(latent.squeeze_dim(2) / self.vae_scaling)).clamp(-1.0, 1.0)
+            };
             let truth = data::picture_tensor(&target.rgb, size);
             let score = |t: &Tensor| psnr((t - &truth).square().mean(Kind::Float).double_value(&[]));
             let made = decode(self.sample(&reference, &pose, 4)?);

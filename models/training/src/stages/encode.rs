@@ -1,26 +1,44 @@
 //! Between the stages: normalises the autoencoder's latents and encodes the pool once.
 
-use crate::{checkpoint, data::{self, Pool}};
+use crate::{
+    checkpoint,
+    data::{self, Pool},
+};
 use anyhow::{Context, Result};
-use keyframed_models::{Source, torch_ext::CpuAutocast, vae::{AutoencoderKl, AutoencoderKlConfig}};
+use keyframed_models::{
+    Source,
+    vae::{AutoencoderKl, AutoencoderKlConfig},
+};
 use std::{collections::BTreeMap, path::Path};
 use tch::{Device, Kind, Tensor};
 
 /// Folds each latent channel's mean and deviation into `quant_conv` and
 /// `post_quant_conv`, so that `scaling_factor · latent` has mean 0 and deviation 1.
-pub fn normalise(weights: &mut BTreeMap<String, Tensor>, mean: &[f64], deviation: &[f64], scaling: f64) -> Result<()> {
+pub fn normalise(
+    weights: &mut BTreeMap<String, Tensor>,
+    mean: &[f64],
+    deviation: &[f64],
+    scaling: f64,
+) -> Result<()> {
     let channels = mean.len() as i64;
     tch::no_grad(|| {
-        let mut get = |name: &str| weights.get(name).map(Tensor::copy).with_context(|| format!("no tensor {name}"));
+        let get =
+            |name: &str| weights.get(name).map(Tensor::copy).with_context(|| format!("no tensor {name}"));
         let (quant, quant_bias) = (get("quant_conv.weight")?, get("quant_conv.bias")?);
         let (post, post_bias) = (get("post_quant_conv.weight")?, get("post_quant_conv.bias")?);
         let shift = Tensor::from_slice(mean).to_kind(Kind::Float);
         let scale = Tensor::from_slice(deviation).to_kind(Kind::Float) * scaling;
         let column = scale.view([-1, 1, 1, 1]);
         // The variance half is never sampled: zero it rather than keep noise.
-        let quant = Tensor::cat(&[quant.narrow(0, 0, channels) / &column, quant.narrow(0, channels, channels).zeros_like()], 0);
+        let quant = Tensor::cat(
+            &[quant.narrow(0, 0, channels) / &column, quant.narrow(0, channels, channels).zeros_like()],
+            0,
+        );
         let quant_bias = Tensor::cat(
-            &[(quant_bias.narrow(0, 0, channels) - &shift) / &scale, quant_bias.narrow(0, channels, channels).zeros_like()],
+            &[
+                (quant_bias.narrow(0, 0, channels) - &shift) / &scale,
+                quant_bias.narrow(0, channels, channels).zeros_like(),
+            ],
             0,
         );
         let post_bias = post_bias + post.squeeze_dim(3).squeeze_dim(2).matmul(&shift);
@@ -42,7 +60,8 @@ pub fn normalise(weights: &mut BTreeMap<String, Tensor>, mean: &[f64], deviation
 /// # Errors
 /// The pool is empty.
 pub fn statistics(vae: &AutoencoderKl, pool: &Pool) -> Result<(Vec<f64>, Vec<f64>)> {
-    let pictures: Vec<&data::Picture> = pool.albums.iter().filter_map(|album| album.targets.first()).take(256).collect();
+    let pictures: Vec<&data::Picture> =
+        pool.albums.iter().filter_map(|album| album.targets.first()).take(256).collect();
     let latents = encode(vae, &pictures, pool.size);
     let side = latents.transpose(0, 1).flatten(1, -1).to_kind(Kind::Double);
     let list = |t: Tensor| Vec::<f64>::try_from(t).context("no pictures to measure latents on");
@@ -51,7 +70,6 @@ pub fn statistics(vae: &AutoencoderKl, pool: &Pool) -> Result<(Vec<f64>, Vec<f64
 
 /// Mean latents `[n, 4, h/8, w/8]` of pictures, in batches.
 pub fn encode(vae: &AutoencoderKl, pictures: &[&data::Picture], size: usize) -> Tensor {
-    let _bf16 = CpuAutocast::enter();
     let parts: Vec<Tensor> = pictures
         .chunks(8)
         .map(|chunk| {

@@ -10,7 +10,11 @@ use crate::{
     trainer::{Figure, Stage},
 };
 use anyhow::Result;
-use keyframed_models::{Source, film::{Between, Film}, torch_ext::CpuAutocast};
+use keyframed_models::{
+    Source,
+    film::{Between, Film},
+    torch_ext::CpuAutocast,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, path::Path};
@@ -66,7 +70,8 @@ impl<'a> FilmStage<'a> {
         let (size, crop) = (self.size, self.recipe.crop);
         let inside: Vec<usize> = (0..labels.len()).step_by(11).filter(|&i| labels[i] > 0).collect();
         let at = if inside.is_empty() { size * size / 2 } else { *data::pick(&inside, rng) };
-        let mut place = |centre: usize| centre.saturating_sub(rng.random_range(0..crop)).min(size - crop) as i64;
+        let mut place =
+            |centre: usize| centre.saturating_sub(rng.random_range(0..crop)).min(size - crop) as i64;
         (place(at % size), place(at / size))
     }
 }
@@ -112,7 +117,7 @@ impl Stage for FilmStage<'_> {
         let [first, truth, last, weight] = parts.map(|list| Tensor::cat(&list, 0).contiguous());
         let time = Tensor::from_slice(&times).view([-1, 1, 1, 1]);
         let between = {
-            let _bf16 = CpuAutocast::enter();
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
             let (x0, x1) = (self.network.pyramid(&first), self.network.pyramid(&last));
             let motion = self.network.motion(&x0, &x1);
             self.network.at_each(&x0, &x1, &motion, &time)
@@ -135,8 +140,11 @@ impl Stage for FilmStage<'_> {
         let count = 6;
         for _ in 0..count {
             let triplet = self.midpoint(&mut rng);
-            let (first, truth, last) =
-                (unit(&triplet.first, self.size), unit(&triplet.between, self.size), unit(&triplet.last, self.size));
+            let (first, truth, last) = (
+                unit(&triplet.first, self.size),
+                unit(&triplet.between, self.size),
+                unit(&triplet.last, self.size),
+            );
             let made = self.network.forward(&first, &last, 0.5).clamp(0.0, 1.0);
             let mixed = (&first + &last) * 0.5;
             let score = |t: &Tensor| psnr((t - &truth).square().mean(Kind::Float).double_value(&[]) * 4.0);

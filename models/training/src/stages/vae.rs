@@ -1,14 +1,17 @@
-//! Stage `vae`: the autoencoder, on crops that favour people and heads.
+//! Stages `vae` and `decoder`: the autoencoder, on crops that favour people and heads.
+//!
+//! `decoder` goes on with the decoder alone. The latents stay what they are, so
+//! it can run after, or beside, the stages that learn to make latents.
 
 use crate::{
-    config,
+    checkpoint, config,
     data::{self, Pool},
     optim::Rates,
     plot,
     stages::psnr,
     trainer::{Figure, Stage},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use keyframed_models::{Source, torch_ext::CpuAutocast, vae::AutoencoderKl};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -21,6 +24,7 @@ pub struct VaeStage<'a> {
     pool: &'a Pool,
     source: Source,
     network: AutoencoderKl,
+    decoder_only: bool,
 }
 
 impl<'a> VaeStage<'a> {
@@ -31,7 +35,32 @@ impl<'a> VaeStage<'a> {
     pub fn new(recipe: &'a config::Vae, pool: &'a Pool) -> Result<Self> {
         let source = Source::fresh(Device::Cpu);
         let network = AutoencoderKl::new(&source.root(), &recipe.network)?;
-        Ok(Self { recipe, pool, source, network })
+        Ok(Self { recipe, pool, source, network, decoder_only: false })
+    }
+
+    /// The decoder of the autoencoder in `file`; its encoder is frozen.
+    ///
+    /// # Errors
+    /// The file is missing or holds another network.
+    pub fn decoder(recipe: &'a config::Vae, pool: &'a Pool, file: &Path) -> Result<Self> {
+        let stage = Self { decoder_only: true, ..Self::new(recipe, pool)? };
+        let trained = checkpoint::read(file)?;
+        for (name, tensor) in stage.source.tensors() {
+            let value = trained.get(&name).with_context(|| format!("{} has no {name}", file.display()))?;
+            tch::no_grad(|| tensor.shallow_clone().copy_(value));
+        }
+        Ok(stage)
+    }
+
+    /// Every tensor of the autoencoder.
+    pub fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.source.tensors()
+    }
+
+    /// Noise added to latents in training: they deviate by 1 only after normalisation.
+    fn latent_noise(&self) -> f64 {
+        let unit = if self.decoder_only { 1.0 / self.recipe.network.scaling_factor } else { 1.0 };
+        self.recipe.latent_noise * unit
     }
 
     /// The autoencoder.
@@ -67,21 +96,24 @@ fn corner(labels: &[u8], size: usize, crop: usize, rng: &mut ChaCha8Rng) -> (usi
 /// Absolute error of values and of their horizontal and vertical differences, weighted, plus squared error.
 fn reconstruction_loss(made: &Tensor, truth: &Tensor, weight: &Tensor) -> Tensor {
     let error = made - truth;
-    let across = (error.slice(3, 1, None, 1) - error.slice(3, None, -1, 1)).abs() * weight.slice(3, 1, None, 1);
+    let across =
+        (error.slice(3, 1, None, 1) - error.slice(3, None, -1, 1)).abs() * weight.slice(3, 1, None, 1);
     let down = (error.slice(2, 1, None, 1) - error.slice(2, None, -1, 1)).abs() * weight.slice(2, 1, None, 1);
     let mean = |t: Tensor| t.mean(Kind::Float);
-    mean(error.abs() * weight)
-        + (mean(across) + mean(down)) * 0.5
-        + mean(error.square() * weight) * 1.5
+    mean(error.abs() * weight) + (mean(across) + mean(down)) * 0.5 + mean(error.square() * weight) * 1.5
 }
 
 impl Stage for VaeStage<'_> {
     fn name(&self) -> &'static str {
-        "vae"
+        if self.decoder_only { "decoder" } else { "vae" }
     }
 
     fn params(&self) -> BTreeMap<String, Tensor> {
-        self.source.tensors()
+        let mut params = self.source.tensors();
+        params.retain(|name, _| {
+            !self.decoder_only || name.starts_with("decoder.") || name.starts_with("post_quant")
+        });
+        params
     }
 
     fn rates(&self) -> Rates {
@@ -91,9 +123,10 @@ impl Stage for VaeStage<'_> {
     fn loss(&mut self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let (truth, weight) = self.batch(rng);
         let (latent, made) = {
-            let _bf16 = CpuAutocast::enter();
-            let latent = self.network.encode_moments(&truth).mean;
-            let noisy = &latent + latent.randn_like() * self.recipe.latent_noise;
+            let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
+            let encode = || self.network.encode_moments(&truth).mean;
+            let latent = if self.decoder_only { tch::no_grad(encode) } else { encode() };
+            let noisy = &latent + latent.randn_like() * self.latent_noise();
             let made = self.network.decode(&noisy);
             (latent.to_kind(Kind::Float), made.to_kind(Kind::Float))
         };

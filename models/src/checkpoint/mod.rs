@@ -1,0 +1,13 @@
+//! Weight files and model directories.
+
+mod digest;
+mod lora;
+mod manifest;
+mod model_dir;
+mod weights;
+
+pub use digest::{Digest, sha256};
+pub use lora::Lora;
+pub use manifest::{Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role};
+pub use model_dir::{ENVIRONMENT, Installed, MANIFEST, ModelDir, list, search_path};
+pub use weights::{WeightFile, save};

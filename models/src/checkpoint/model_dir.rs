@@ -1,0 +1,240 @@
+//! Model directories: weight files and the `model.toml` that describes them.
+
+use super::{Lora, Manifest, Role, WeightFile, manifest};
+use crate::{
+    error::{ModelError, Result},
+    vars::Source,
+};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+};
+use tch::{Device, Kind, Tensor};
+
+/// Name of the describing file.
+pub const MANIFEST: &str = "model.toml";
+/// Folders to look for models in, separated as in `PATH`; looked at first.
+pub const ENVIRONMENT: &str = "KEYFRAMED_MODELS";
+
+/// A model directory whose manifest is sound and whose files are there.
+#[derive(Debug, Clone)]
+pub struct ModelDir {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+impl ModelDir {
+    /// Opens the directory `dir` (or the `model.toml` in it). The weight files'
+    /// sizes are compared, their contents not yet: see [`ModelDir::verify`].
+    ///
+    /// # Errors
+    /// [`ModelError::Io`] or [`ModelError::BadFile`] naming the file.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let named = dir.file_name().is_some_and(|name| name == MANIFEST);
+        let dir = if named { dir.parent().unwrap_or(dir) } else { dir };
+        let found = Self { dir: dir.to_owned(), manifest: Manifest::read(&dir.join(MANIFEST))? };
+        found.files().try_for_each(|(path, entry)| check_size(&path, entry.size))?;
+        Ok(found)
+    }
+
+    /// Opens a model by path, or by the name of a folder in the [`search_path`].
+    ///
+    /// # Errors
+    /// As [`ModelDir::load`], or [`ModelError::Config`] saying where it was looked for.
+    pub fn find(model: &str) -> Result<Self> {
+        let path = Path::new(model);
+        if path.components().count() > 1 || path.is_dir() || path.is_file() {
+            return Self::load(path);
+        }
+        let places = search_path();
+        match folders(&places).find(|dir| dir.file_name().is_some_and(|name| name == model)) {
+            Some(dir) => Self::load(dir),
+            None => {
+                let places: Vec<_> = places.iter().map(|p| p.display().to_string()).collect();
+                let places = places.join(", ");
+                Err(ModelError::Config(format!(
+                    "no model `{model}` in {places} (set {ENVIRONMENT} to add a folder)"
+                )))
+            }
+        }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What `model.toml` says.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Whether there is a file for `role`.
+    pub fn has(&self, role: Role) -> bool {
+        self.manifest.files.contains_key(&role)
+    }
+
+    /// Reads every weight file and compares its checksum; returns what is wrong.
+    ///
+    /// `begun` hears of each file before it is read.
+    pub fn verify(&self, mut begun: impl FnMut(&Path)) -> Vec<ModelError> {
+        let mut problems = Vec::new();
+        for (path, entry) in self.files() {
+            begun(&path);
+            problems.extend(WeightFile::read_checked(&path, &entry.sha256).err());
+        }
+        problems
+    }
+
+    /// Every weight file and its entry.
+    fn files(&self) -> impl Iterator<Item = (PathBuf, &super::FileEntry)> {
+        let entries = self.manifest.files.values().flat_map(super::Files::entries);
+        entries.map(|entry| (self.dir.join(&entry.path), entry))
+    }
+
+    /// The tensors for `role`, checksums compared, laid over each other if there are several files.
+    ///
+    /// # Errors
+    /// As [`WeightFile::read_checked`], or [`ModelError::Config`] without such a file.
+    pub fn tensors(&self, role: Role) -> Result<BTreeMap<String, Tensor>> {
+        let mut all = BTreeMap::new();
+        for entry in self.entries(role)? {
+            let weights = WeightFile::read_checked(&self.dir.join(&entry.path), &entry.sha256)?;
+            let named = |(name, tensor)| match &entry.prefix {
+                Some(prefix) => (format!("{prefix}.{name}"), tensor),
+                None => (name, tensor),
+            };
+            all.extend(weights.tensors.into_iter().map(named));
+        }
+        Ok(all)
+    }
+
+    /// The tensors for `role` as a network's source.
+    ///
+    /// # Errors
+    /// As [`ModelDir::tensors`].
+    pub fn source(&self, role: Role, device: Device, kind: Kind) -> Result<Source> {
+        Ok(Source::loaded(self.label(role)?, self.tensors(role)?, device, kind))
+    }
+
+    /// The U-Net's tensors with `lora_scale` of the LoRA merged, if there is one.
+    ///
+    /// # Errors
+    /// As [`ModelDir::tensors`] and [`Lora::merge_into`].
+    pub fn unet(&self, lora_scale: f64, device: Device, kind: Kind) -> Result<Source> {
+        let mut tensors = self.tensors(Role::Unet)?;
+        if self.has(Role::Lora) && lora_scale != 0.0 {
+            for entry in self.entries(Role::Lora)? {
+                let weights = WeightFile::read_checked(&self.dir.join(&entry.path), &entry.sha256)?;
+                Lora::from_weights(weights)?.merge_into(&mut tensors, lora_scale)?;
+            }
+        }
+        Ok(Source::loaded(self.label(Role::Unet)?, tensors, device, kind))
+    }
+
+    /// A network's configuration from its table in the manifest.
+    ///
+    /// # Errors
+    /// [`ModelError::BadFile`] naming the entry.
+    pub fn network<T: DeserializeOwned>(&self, name: &str, table: &toml::Table) -> Result<T> {
+        manifest::network(&self.dir.join(MANIFEST), name, table)
+    }
+
+    fn entries(&self, role: Role) -> Result<&[super::FileEntry]> {
+        let missing = || {
+            let file = self.dir.join(MANIFEST);
+            ModelError::BadFile { file, reason: format!("files: `{role}` is missing") }
+        };
+        Ok(self.manifest.files.get(&role).ok_or_else(missing)?.entries())
+    }
+
+    /// The file's path, or all paths of several, for messages.
+    fn label(&self, role: Role) -> Result<PathBuf> {
+        let paths: Vec<&str> = self.entries(role)?.iter().map(|entry| entry.path.as_str()).collect();
+        Ok(self.dir.join(paths.join(" + ")))
+    }
+}
+
+/// Cheap to ask, and enough to notice an interrupted download.
+fn check_size(file: &Path, expected: u64) -> Result<()> {
+    let metadata = fs::metadata(file).map_err(|source| ModelError::Io { file: file.to_owned(), source })?;
+    if metadata.is_file() && metadata.len() == expected {
+        return Ok(());
+    }
+    let reason = format!(
+        "it has {} bytes, the model's manifest says {expected}: install the model again",
+        metadata.len()
+    );
+    Err(ModelError::BadFile { file: file.to_owned(), reason })
+}
+
+/// A folder with a `model.toml`.
+#[derive(Debug)]
+pub struct Installed {
+    /// The folder's name, by which [`ModelDir::find`] finds it.
+    pub name: String,
+    /// The folder.
+    pub dir: PathBuf,
+    /// The model, or why it cannot be used.
+    pub model: Result<ModelDir>,
+}
+
+/// All models in the [`search_path`]; of those with the same name, the one found first.
+pub fn list() -> Vec<Installed> {
+    let mut seen = BTreeSet::new();
+    let places = search_path();
+    let named = folders(&places).filter_map(|dir| {
+        let name = dir.file_name()?.to_string_lossy().into_owned();
+        Some((name, dir))
+    });
+    let first: Vec<_> = named.filter(|(name, _)| seen.insert(name.clone())).collect();
+    first.into_iter().map(|(name, dir)| Installed { model: ModelDir::load(&dir), name, dir }).collect()
+}
+
+/// Where models are looked for, in this order: `$KEYFRAMED_MODELS`, the user's
+/// data folder, beside this program (or plugin), the system's data folders, and
+/// the source tree it was built from.
+pub fn search_path() -> Vec<PathBuf> {
+    let paths = |name: &str| env::var_os(name).map(|value| env::split_paths(&value).collect::<Vec<_>>());
+    let within = |data: PathBuf| data.join("keyframed/models");
+    let mut places = paths(ENVIRONMENT).unwrap_or_default();
+    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    places.extend(env::var_os("XDG_DATA_HOME").map(PathBuf::from).or(home).map(within));
+    if let Some(beside) = code_file().as_deref().and_then(Path::parent) {
+        places.push(beside.join("models"));
+        places.push(beside.join("../share/keyframed/models"));
+    }
+    let system = || vec!["/usr/local/share".into(), "/usr/share".into()];
+    places.extend(paths("XDG_DATA_DIRS").unwrap_or_else(system).into_iter().map(within));
+    places.push(env!("CARGO_MANIFEST_DIR").into());
+    places.retain(|place| !place.as_os_str().is_empty());
+    places
+}
+
+/// The model folders in `places`, sorted by name within each; a place may be one itself.
+fn folders(places: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    places.iter().flat_map(|place| {
+        let inside = fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut found: Vec<_> = std::iter::once(place.clone()).chain(inside).collect();
+        found.retain(|dir| dir.join(MANIFEST).is_file());
+        found.sort();
+        found
+    })
+}
+
+/// The program or shared library that this code runs from: a plugin's host lies elsewhere.
+fn code_file() -> Option<PathBuf> {
+    let here = search_path as *const () as usize;
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let holds = |line: &&str| {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let bound = |text: &str| usize::from_str_radix(text, 16).ok();
+        let range = range.and_then(|(start, end)| Some(bound(start)?..bound(end)?));
+        range.is_some_and(|range| range.contains(&here))
+    };
+    let mapped = maps.lines().find(holds).and_then(|line| Some(PathBuf::from(&line[line.find('/')?..])));
+    mapped.or_else(|| env::current_exe().ok())
+}

@@ -1,0 +1,222 @@
+//! Where networks run, in which number format, on how many threads.
+
+use crate::{
+    error::{ModelError, Result},
+    torch_ext::CpuAutocast,
+};
+use std::{ffi::c_char, ffi::c_int, ffi::c_void, fmt, fs, str::FromStr, sync::Once};
+use tch::{Cuda, Device, Kind};
+
+/// A device as users name it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first CUDA device if there is one, else the processor.
+    Auto,
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA device by number.
+    Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// The device, if this machine has it.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if it has not.
+    pub fn resolve(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto => Ok(if cuda_devices() > 0 { Device::Cuda(0) } else { Device::Cpu }),
+            Self::Cuda(index) if index < cuda_devices() => Ok(Device::Cuda(index)),
+            Self::Cuda(index) => {
+                let found = cuda_devices();
+                let reason = format!("device cuda:{index} does not exist: {found} CUDA devices were found");
+                Err(ModelError::Config(reason))
+            }
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ModelError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            other => match other.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+                Some(index) => Ok(Self::Cuda(index)),
+                None => Err(ModelError::Config(format!(
+                    "device `{other}` is not known: there are auto, cpu, cuda and cuda:N"
+                ))),
+            },
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// A number format as users name it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// bfloat16 where the device computes it faster, else float32.
+    Auto,
+    /// 32 bits everywhere: what the golden tests hold.
+    #[default]
+    F32,
+    /// Convolutions and matrix products in bfloat16, the rest in float32.
+    Bf16,
+}
+
+impl FromStr for DtypeChoice {
+    type Err = ModelError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            other => {
+                Err(ModelError::Config(format!("dtype `{other}` is not known: there are auto, f32 and bf16")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for DtypeChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// What a user asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Where.
+    pub device: DeviceChoice,
+    /// In which number format.
+    pub dtype: DtypeChoice,
+    /// Threads of one operation on the processor; libtorch's own choice if `None`.
+    pub threads: Option<usize>,
+}
+
+impl Placement {
+    /// Checks it against this machine, and sets the number of threads (of the whole process).
+    ///
+    /// # Errors
+    /// [`ModelError::Config`].
+    pub fn resolve(self) -> Result<Place> {
+        let device = self.device.resolve()?;
+        if let Some(threads) = self.threads {
+            match i32::try_from(threads) {
+                Ok(threads @ 1..=1024) => tch::set_num_threads(threads),
+                _ => return Err(ModelError::Config(format!("threads must be 1..1024, not {threads}"))),
+            }
+        }
+        let reduced = match self.dtype {
+            DtypeChoice::F32 => false,
+            DtypeChoice::Bf16 if device.is_cuda() => {
+                return Err(ModelError::Config("dtype bf16 is not available on CUDA devices yet".into()));
+            }
+            DtypeChoice::Bf16 => true,
+            DtypeChoice::Auto => device == Device::Cpu && fast_bf16(),
+        };
+        Ok(Place { device, reduced })
+    }
+}
+
+/// A checked [`Placement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    reduced: bool,
+}
+
+impl Place {
+    /// Dtype of the weights.
+    pub fn kind(&self) -> Kind {
+        Kind::Float
+    }
+
+    /// Whether convolutions and matrix products run in bfloat16.
+    pub fn is_reduced(&self) -> bool {
+        self.reduced
+    }
+
+    /// Reduced precision on this thread while the value lives, if it was asked for.
+    pub fn precision(&self) -> Option<CpuAutocast> {
+        self.reduced.then(CpuAutocast::enter)
+    }
+}
+
+/// Whether the processor multiplies bfloat16 itself; elsewhere it is slower than float32.
+fn fast_bf16() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "amx_bf16")
+}
+
+/// Number of CUDA devices; 0 without a driver or without libtorch's CUDA part.
+pub fn cuda_devices() -> usize {
+    static LOADED: Once = Once::new();
+    LOADED.call_once(load_cuda);
+    usize::try_from(Cuda::device_count()).unwrap_or(0)
+}
+
+unsafe extern "C" {
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+}
+
+/// libtorch registers its CUDA part when that library is loaded, and nothing
+/// links to it: the same program runs with and without.
+fn load_cuda() {
+    const RTLD_NOW: c_int = 2;
+    const RTLD_GLOBAL: c_int = 0x100;
+    // SAFETY: the name is a terminated string; the library's initialisers are
+    // libtorch's own, made to be run this way. A missing library gives null.
+    let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+    tracing::debug!(found = !handle.is_null(), "looked for libtorch's CUDA part");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in ["auto", "cpu", "cuda:0", "cuda:3"] {
+            assert_eq!(name.parse::<DeviceChoice>().map(|d| d.to_string()).ok().as_deref(), Some(name));
+        }
+        for name in ["auto", "f32", "bf16"] {
+            assert_eq!(name.parse::<DtypeChoice>().map(|d| d.to_string()).ok().as_deref(), Some(name));
+        }
+        assert_eq!("cuda".parse::<DeviceChoice>().ok(), Some(DeviceChoice::Cuda(0)));
+        for name in ["", "CPU", "cuda:", "cuda:x", "gpu"] {
+            assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
+        }
+        assert!("fp8".parse::<DtypeChoice>().is_err());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused() {
+        assert!(DeviceChoice::Cuda(cuda_devices()).resolve().is_err());
+        assert_eq!(DeviceChoice::Cpu.resolve().ok(), Some(Device::Cpu));
+        let none = Placement { threads: Some(0), ..Placement::default() };
+        assert!(none.resolve().is_err());
+    }
+}

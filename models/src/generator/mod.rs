@@ -1,0 +1,302 @@
+//! Stage 2 on libtorch: key frames by latent consistency sampling.
+
+mod film;
+mod noise;
+mod picture;
+mod sampling;
+mod windows;
+
+use crate::{
+    checkpoint::{ImageSize, ModelDir},
+    device::{Place, Placement},
+    error::{ModelError, Result},
+    reference::ProjectedBank,
+    registry,
+    scheduler::{self, Scheduler},
+    stack::{self, Stack},
+    torch_ext::InferenceMode,
+    unet::UNet,
+};
+use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
+use std::collections::VecDeque;
+use tch::{Kind, Tensor};
+
+pub use film::FilmInterpolator;
+pub use sampling::Sampling;
+pub use windows::context_windows;
+
+/// What a user can set. [`Settings::of`] starts from the model's own defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Guidance; 1 or less runs the conditional prediction alone, in half the time.
+    pub guidance_scale: f64,
+    /// Share of the LoRA.
+    pub lora_scale: f64,
+    /// Seed of the noise, which is the same for every key frame: flicker is not injected.
+    pub seed: u64,
+    /// Key frames that a new one sees through temporal attention.
+    pub context_frames: usize,
+}
+
+impl Settings {
+    /// The defaults of a model.
+    pub fn of(model: &ModelDir) -> Self {
+        let defaults = &model.manifest().defaults;
+        Self {
+            steps: defaults.steps,
+            guidance_scale: defaults.guidance_scale,
+            lora_scale: defaults.lora_scale,
+            seed: 0,
+            context_frames: defaults.context_frames,
+        }
+    }
+
+    fn check(&self, stack: &Stack) -> Result<()> {
+        if !self.guidance_scale.is_finite() || !self.lora_scale.is_finite() {
+            return Err(ModelError::Config("guidance_scale and lora_scale must be numbers".into()));
+        }
+        match stack.unet.config().max_frames() {
+            Some(most) if self.context_frames as i64 >= most => {
+                let most = most - 1;
+                Err(ModelError::Config(format!("context_frames must be 0..{most} for this model")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A key frame that later ones see.
+struct Context {
+    /// Clean latents, `[1, c, 1, h, w]`.
+    latents: Tensor,
+    /// Its pose, embedded: `[1, c, h, w]`.
+    embedded: Tensor,
+}
+
+/// A reference picture's latents and what the U-Net reads of it.
+struct ReferenceState {
+    latents: Tensor,
+    /// One per timestep of the sampler.
+    banks: Vec<ProjectedBank>,
+}
+
+/// Turns key poses into key frames.
+///
+/// With context frames, each key frame is denoised together with the last ones
+/// (`context-mode=recompute`): at every step their latents are noised again to
+/// the step's level, the whole window runs through the networks, and the
+/// prediction for the new frame is used.
+pub struct LcmGenerator {
+    model: ModelDir,
+    place: Place,
+    stack: Stack,
+    settings: Settings,
+    scheduler: Box<dyn Scheduler>,
+    /// First the initial noise, then that of each step that adds some.
+    noise: Vec<Tensor>,
+    reference: Option<ReferenceState>,
+    /// Oldest first, at most [`LcmGenerator::window`] − 1.
+    context: VecDeque<Context>,
+}
+
+impl LcmGenerator {
+    /// Loads a model. Takes as long as reading its files.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, the settings or the device.
+    pub fn new(model: &ModelDir, settings: Settings, placement: Placement) -> Result<Self> {
+        let place = placement.resolve()?;
+        let scheduler = sampler(model, settings.steps)?;
+        let _inference = InferenceMode::enter();
+        let stack = registry::build(model, settings.lora_scale, place)?;
+        settings.check(&stack)?;
+        let (model, noise, context) = (model.clone(), Vec::new(), VecDeque::new());
+        let mut made = Self { model, place, stack, settings, scheduler, noise, reference: None, context };
+        made.noise = made.drawn();
+        Ok(made)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &ModelDir {
+        &self.model
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Width and height of the key frames.
+    pub fn size(&self) -> (u32, u32) {
+        let ImageSize { width, height } = self.model.manifest().image;
+        (width, height)
+    }
+
+    /// Changes settings between two key frames. Steps cost a new reference bank,
+    /// the LoRA's share costs loading the U-Net again; the rest costs nothing.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them; the old ones then stay in force.
+    pub fn set(&mut self, settings: Settings) -> Result<()> {
+        settings.check(&self.stack)?;
+        let _inference = InferenceMode::enter();
+        let scheduler = sampler(&self.model, settings.steps)?;
+        let unet = match settings.lora_scale == self.settings.lora_scale {
+            true => None,
+            false => Some(stack::load_unet(&self.model, settings.lora_scale, self.place)?),
+        };
+        let same_steps = scheduler.timesteps() == self.scheduler.timesteps();
+        if unet.is_some() || !same_steps {
+            let reader = unet.as_ref().unwrap_or(&self.stack.unet);
+            if let Some(reference) = &mut self.reference {
+                reference.banks =
+                    banks(&self.stack, reader, self.place, scheduler.as_ref(), &reference.latents)?;
+            }
+        }
+        // Nothing can fail from here on.
+        if let Some(unet) = unet {
+            self.stack.unet = unet;
+        }
+        let same_noise = same_steps && settings.seed == self.settings.seed;
+        self.scheduler = scheduler;
+        self.settings = settings;
+        if !same_noise {
+            self.noise = self.drawn();
+        }
+        self.trim();
+        Ok(())
+    }
+
+    /// Frames that the networks see together, the new one included.
+    pub fn window(&self) -> usize {
+        if self.stack.couples_frames() { self.settings.context_frames + 1 } else { 1 }
+    }
+
+    fn drawn(&self) -> Vec<Tensor> {
+        let (factor, ImageSize { width, height }) = (self.stack.vae.downscale(), self.model.manifest().image);
+        let channels = self.stack.unet.config().in_channels;
+        let shape = [1, channels, 1, i64::from(height) / factor, i64::from(width) / factor];
+        let renewed =
+            (0..self.scheduler.timesteps().len()).filter(|&i| self.scheduler.needs_noise(i)).count();
+        noise::noise(self.settings.seed, 1 + renewed, shape, self.place.device)
+    }
+
+    fn trim(&mut self) {
+        let kept = self.window() - 1;
+        while self.context.len() > kept {
+            self.context.pop_front();
+        }
+    }
+
+    fn refer(&mut self, picture: &Frame) -> Result<()> {
+        let _inference = InferenceMode::enter();
+        let image = picture::reference(picture, self.model.manifest().image, self.place.device)?;
+        let latents = {
+            let _precision = self.place.precision();
+            self.stack.vae.encode(&image)?.to_kind(Kind::Float)
+        };
+        let banks = banks(&self.stack, &self.stack.unet, self.place, self.scheduler.as_ref(), &latents)?;
+        self.reference = Some(ReferenceState { latents, banks });
+        self.context.clear();
+        Ok(())
+    }
+
+    fn animate(&mut self, pose: &Frame, reference: &ReferenceState) -> Result<Frame> {
+        let _inference = InferenceMode::enter();
+        let _precision = self.place.precision();
+        let manifest = self.model.manifest();
+        let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
+        let embedded = self.stack.controlnet.embed_condition(&pose)?;
+        let latents = self.denoise(&embedded, &reference.banks)?;
+        let image = self.stack.vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
+        self.context.push_back(Context { latents, embedded });
+        self.trim();
+        picture::frame(&(image / 2.0 + 0.5))
+    }
+
+    /// Clean latents `[1, c, 1, h, w]` of one new frame.
+    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<Tensor> {
+        let poses: Vec<&Tensor> = self.context.iter().map(|c| &c.embedded).chain([embedded]).collect();
+        let (poses, frames) = (Tensor::cat(&poses, 0), poses.len() as i64);
+        let windows = [(0..frames).collect()];
+        let sampling = Sampling {
+            stack: &self.stack,
+            scheduler: self.scheduler.as_ref(),
+            banks,
+            embedded: &poses,
+            windows: &windows,
+            guidance: self.settings.guidance_scale,
+            controlnet_scale: 1.0,
+        };
+        let mut new = &self.noise[0] * self.scheduler.init_noise_sigma();
+        for index in 0..self.scheduler.timesteps().len() {
+            let window = self.noised_window(&new, index);
+            let answer = sampling.join(&sampling.predict(&window, index)?).narrow(2, frames - 1, 1);
+            let step =
+                self.scheduler.step(&answer.to_kind(Kind::Float), index, &new, self.noise.get(index + 1))?;
+            new = step.prev;
+        }
+        Ok(new)
+    }
+
+    /// The context's clean latents with this step's noise, then the new frame's.
+    fn noised_window(&self, new: &Tensor, index: usize) -> Tensor {
+        if self.context.is_empty() {
+            return new.shallow_clone();
+        }
+        // What a context frame looked like when it was itself at this step.
+        let noise = self.noise.get(index).unwrap_or(&self.noise[0]);
+        let t = Tensor::from_slice(&[self.scheduler.timesteps()[index]]);
+        let schedule = self.scheduler.schedule();
+        let noised = self.context.iter().map(|c| schedule.add_noise(&c.latents, noise, &t));
+        let all: Vec<Tensor> = noised.chain([new.shallow_clone()]).collect();
+        Tensor::cat(&all, 2)
+    }
+}
+
+/// The reference at every timestep of the sampler, projected by `unet`.
+fn banks(
+    stack: &Stack,
+    unet: &UNet,
+    place: Place,
+    scheduler: &dyn Scheduler,
+    latents: &Tensor,
+) -> Result<Vec<ProjectedBank>> {
+    let _precision = place.precision();
+    scheduler.timesteps().iter().map(|&t| unet.project(&stack.features(latents, t)?)).collect()
+}
+
+/// The model's sampler with `steps` steps: at its own timesteps if it names as many.
+fn sampler(model: &ModelDir, steps: usize) -> Result<Box<dyn Scheduler>> {
+    let manifest = model.manifest();
+    match &manifest.defaults.timesteps {
+        Some(timesteps) if timesteps.len() == steps => {
+            scheduler::build_at(&manifest.scheduler, timesteps.clone())
+        }
+        _ => scheduler::build(&manifest.scheduler, steps),
+    }
+}
+
+impl KeyframeGenerator for LcmGenerator {
+    fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError> {
+        self.refer(reference).map_err(failed)
+    }
+
+    fn generate(&mut self, pose: &Frame, _pts: Nanos) -> Result<Frame, GenerateError> {
+        // Taken out so that the context can change meanwhile.
+        let reference = self.reference.take().ok_or(GenerateError::NoReference)?;
+        let made = self.animate(pose, &reference);
+        self.reference = Some(reference);
+        made.map_err(failed)
+    }
+
+    fn reset(&mut self) {
+        self.context.clear();
+    }
+}
+
+fn failed(error: ModelError) -> GenerateError {
+    GenerateError::Failed(Box::new(error))
+}

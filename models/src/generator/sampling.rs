@@ -1,0 +1,89 @@
+//! Denoising a window or a whole clip, one step at a time.
+
+use crate::{
+    error::{ModelError, Result},
+    reference::ProjectedBank,
+    scheduler::{Scheduler, Step},
+    stack::Stack,
+};
+use tch::Tensor;
+
+/// What stays the same over the steps of one clip.
+pub struct Sampling<'a> {
+    /// The networks.
+    pub stack: &'a Stack,
+    /// The sampler.
+    pub scheduler: &'a dyn Scheduler,
+    /// The reference at each of the sampler's timesteps.
+    pub banks: &'a [ProjectedBank],
+    /// The poses, embedded: `[f, c, h, w]`.
+    pub embedded: &'a Tensor,
+    /// Which frames the U-Net sees together.
+    pub windows: &'a [Vec<i64>],
+    /// Guidance; 1 or less runs the conditional prediction alone.
+    pub guidance: f64,
+    /// Weight of the poses.
+    pub controlnet_scale: f64,
+}
+
+impl Sampling<'_> {
+    fn guided(&self) -> bool {
+        self.guidance > 1.0
+    }
+
+    /// The U-Net's raw answers at step `index`, one per window:
+    /// `[1 or 2, c, window, h, w]`, the unconditional one first.
+    ///
+    /// # Errors
+    /// [`ModelError`] for tensors that do not fit together.
+    pub fn predict(&self, latents: &Tensor, index: usize) -> Result<Vec<Tensor>> {
+        let (Some(&t), Some(bank)) = (self.scheduler.timesteps().get(index), self.banks.get(index)) else {
+            return Err(ModelError::Input(format!("step {index} has no timestep or no reference bank")));
+        };
+        // The pose network sees each frame alone: windows change nothing for it.
+        let each = |window: &Vec<i64>| {
+            let frames = Tensor::from_slice(window).to_device(latents.device());
+            let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
+            let residuals = self.stack.residuals(&own, t, &poses, self.controlnet_scale)?;
+            self.stack.predict(&own, t, &residuals, bank, self.guided())
+        };
+        self.windows.iter().map(each).collect()
+    }
+
+    /// The prediction for the clip: windows averaged where they overlap, then guided.
+    pub fn join(&self, raw: &[Tensor]) -> Tensor {
+        let mean = self.mean(raw);
+        if !self.guided() {
+            return mean;
+        }
+        let (unconditional, conditional) = (mean.narrow(0, 0, 1), mean.narrow(0, 1, 1));
+        &unconditional + (conditional - &unconditional) * self.guidance
+    }
+
+    fn mean(&self, raw: &[Tensor]) -> Tensor {
+        if let [only] = raw {
+            return only.shallow_clone();
+        }
+        let Some(first) = raw.first() else { return Tensor::new() };
+        let mut size = first.size();
+        size[2] = self.embedded.size()[0];
+        let mut sum = Tensor::zeros(size.as_slice(), (first.kind(), first.device()));
+        let mut count = Tensor::zeros([1, 1, size[2], 1, 1], (first.kind(), first.device()));
+        for (answer, window) in raw.iter().zip(self.windows) {
+            let frames = Tensor::from_slice(window).to_device(first.device());
+            sum = sum.index_add(2, &frames, answer);
+            let one = Tensor::ones([1, 1, window.len() as i64, 1, 1], (first.kind(), first.device()));
+            count = count.index_add(2, &frames, &one);
+        }
+        sum / count
+    }
+
+    /// One denoising step of the whole clip `[1, c, f, h, w]`.
+    ///
+    /// # Errors
+    /// As [`Sampling::predict`] and [`Scheduler::step`].
+    pub fn step(&self, latents: &Tensor, index: usize, noise: Option<&Tensor>) -> Result<Step> {
+        let guided = self.join(&self.predict(latents, index)?);
+        self.scheduler.step(&guided, index, latents, noise)
+    }
+}

@@ -1,0 +1,45 @@
+//! Model families by name.
+
+use crate::{
+    checkpoint::ModelDir,
+    device::Place,
+    error::{ModelError, Result},
+    stack::Stack,
+};
+
+/// A kind of model and how it is built.
+#[derive(Debug)]
+pub struct Family {
+    /// As `model.toml` writes it.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    /// Loads a model directory, with this share of its LoRA, into this place.
+    pub build: fn(&ModelDir, f64, Place) -> Result<Stack>,
+}
+
+/// All families.
+pub const FAMILIES: [Family; 2] = [
+    Family { name: "mini", about: "small networks trained by this project", build: Stack::load },
+    Family {
+        name: "magicanimate",
+        about: "Stable Diffusion 1.5 with MagicAnimate's networks and LCM-LoRA, as published",
+        build: Stack::load,
+    },
+];
+
+/// Loads a model with its family's builder.
+///
+/// # Errors
+/// [`ModelError::BadFile`] for an unknown family, or whatever is wrong with the files.
+pub fn build(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<Stack> {
+    let name = &dir.manifest().family;
+    match FAMILIES.iter().find(|family| family.name == name) {
+        Some(family) => (family.build)(dir, lora_scale, place),
+        None => {
+            let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+            let reason = format!("family `{name}` is not known: there are {}", known.join(", "));
+            Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
+        }
+    }
+}

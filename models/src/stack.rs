@@ -1,0 +1,197 @@
+//! The networks of one model, loaded and ready to denoise.
+
+use crate::{
+    appearance::AppearanceEncoder,
+    autoencoder::{Autoencoder, AutoencoderConfig},
+    checkpoint::{ModelDir, Role},
+    clip::{ClipText, ClipTextConfig},
+    controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals},
+    device::Place,
+    error::{ModelError, Result},
+    reference::{Bank, ProjectedBank, Reference},
+    unet::{UNet, UNetConfig},
+};
+use tch::{Device, Tensor};
+
+/// What the prompts say, as the text encoder's hidden states `[1, n, d]`.
+#[derive(Debug)]
+pub struct Text {
+    /// Of the prompt.
+    pub conditional: Tensor,
+    /// Of the negative prompt, which guidance moves away from.
+    pub unconditional: Tensor,
+}
+
+/// The networks of one model.
+#[derive(Debug)]
+pub struct Stack {
+    /// Pictures to latents and back.
+    pub vae: Autoencoder,
+    /// The denoising network.
+    pub unet: UNet,
+    /// Reads poses.
+    pub controlnet: ControlNet,
+    /// Reads the reference.
+    pub appearance: AppearanceEncoder,
+    /// What the prompts say.
+    pub text: Text,
+    /// Where all tensors are.
+    pub device: Device,
+}
+
+impl Stack {
+    /// Loads every network of `dir`; unused or missing tensors are errors.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, naming file and tensor.
+    pub fn load(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<Self> {
+        let (manifest, device, kind) = (dir.manifest(), place.device, place.kind());
+        let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
+        let unet = load_unet(dir, lora_scale, place)?;
+        let source = dir.source(Role::Vae, device, kind)?;
+        let vae = Autoencoder::new(&source.root(), &vae_config(dir)?)?;
+        source.finish()?;
+        let source = dir.source(Role::Controlnet, device, kind)?;
+        let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
+        let controlnet = ControlNet::new(&source.root(), &network)?;
+        source.finish()?;
+        let source = dir.source(Role::Appearance, device, kind)?;
+        let network = match &manifest.networks.appearance {
+            Some(table) => dir.network("appearance", table)?,
+            None => config.clone(),
+        };
+        let appearance = AppearanceEncoder::new(&source.root(), &network, manifest.fusion_blocks)?;
+        source.finish()?;
+        let text = load_text(dir, place)?;
+        let stack = Self { vae, unet, controlnet, appearance, text, device };
+        stack.check(dir)?;
+        Ok(stack)
+    }
+
+    /// The networks must fit each other; each only knows itself.
+    fn check(&self, dir: &ModelDir) -> Result<()> {
+        let (factor, image) = (self.vae.downscale(), dir.manifest().image);
+        let fits = |side: u32| i64::from(side) % factor == 0;
+        let reason = if self.controlnet.factor() != factor {
+            format!(
+                "the ControlNet shrinks poses {} times, the autoencoder pictures {factor} times",
+                self.controlnet.factor()
+            )
+        } else if !fits(image.width) || !fits(image.height) {
+            format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
+        } else if vae_config(dir)?.latent_channels() != self.unet.config().in_channels {
+            "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
+    }
+
+    /// Whether frames of one window influence each other at all.
+    pub fn couples_frames(&self) -> bool {
+        self.unet.config().use_motion_module || !self.unet.config().norm_per_frame
+    }
+
+    /// What the conditional half reads of the reference at timestep `t`: features
+    /// of its clean scaled `latents` `[1, c, h, w]` under the prompt, to be
+    /// projected with [`UNet::project`]. The unconditional half reads none.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for latents of another shape.
+    pub fn features(&self, latents: &Tensor, t: i64) -> Result<Bank> {
+        self.appearance.forward(latents, &self.timestep(t), &self.text.conditional)
+    }
+
+    /// What the poses (`embedded` `[f, c, h, w]`) add to noisy `latents`
+    /// `[1, c, f, h, w]`: one row per frame, the same for both halves.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for shapes that do not fit together.
+    pub fn residuals(
+        &self,
+        latents: &Tensor,
+        t: i64,
+        embedded: &Tensor,
+        scale: f64,
+    ) -> Result<ControlNetResiduals> {
+        let frames = latents.squeeze_dim(0).transpose(0, 1);
+        self.controlnet.forward(&frames, &self.timestep(t), &self.text.conditional, embedded, scale)
+    }
+
+    /// The U-Net's answers to `latents` `[1, c, f, h, w]`: the conditional one
+    /// alone, or `[unconditional, conditional]` if `guided`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for shapes that do not fit together.
+    pub fn predict(
+        &self,
+        latents: &Tensor,
+        t: i64,
+        residuals: &ControlNetResiduals,
+        bank: &ProjectedBank,
+        guided: bool,
+    ) -> Result<Tensor> {
+        let (t, bank) = (self.timestep(t), Reference::projected(bank));
+        let Text { conditional, unconditional } = &self.text;
+        if !guided {
+            return self.unet.forward(latents, &t, conditional, Some(residuals), Some(&bank));
+        }
+        let latents = Tensor::cat(&[latents, latents], 0);
+        let text = Tensor::cat(&[unconditional, conditional], 0);
+        self.unet.forward(&latents, &t, &text, Some(residuals), Some(&bank.after(1)))
+    }
+
+    fn timestep(&self, t: i64) -> Tensor {
+        Tensor::from_slice(&[t]).to_device(self.device)
+    }
+}
+
+/// The U-Net of `dir` with `lora_scale` of its LoRA.
+///
+/// # Errors
+/// As [`Stack::load`].
+pub fn load_unet(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<UNet> {
+    let config: UNetConfig = dir.network("unet", &dir.manifest().networks.unet)?;
+    let source = dir.unet(lora_scale, place.device, place.kind())?;
+    let unet = UNet::new(&source.root(), &config)?;
+    source.finish()?;
+    Ok(unet)
+}
+
+fn vae_config(dir: &ModelDir) -> Result<AutoencoderConfig> {
+    let table = &dir.manifest().networks.vae;
+    match table.get("_class_name").and_then(toml::Value::as_str) {
+        None | Some("AutoencoderKL") => dir.network("vae", table).map(AutoencoderConfig::Kl),
+        Some("AutoencoderTiny") => dir.network("vae", table).map(AutoencoderConfig::Tiny),
+        Some(other) => Err(ModelError::BadFile {
+            file: dir.dir().to_owned(),
+            reason: format!("networks.vae: `{other}` is no autoencoder that is known"),
+        }),
+    }
+}
+
+/// The stored embedding, or else the empty prompt through the text encoder.
+fn load_text(dir: &ModelDir, place: Place) -> Result<Text> {
+    if !dir.has(Role::TextEmbedding) {
+        let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
+        let config: ClipTextConfig = dir.network("text_encoder", &table)?;
+        let source = dir.source(Role::TextEncoder, place.device, place.kind())?;
+        let clip = ClipText::new(&source.root(), &config)?;
+        source.finish()?;
+        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?;
+        return Ok(Text { unconditional: empty.shallow_clone(), conditional: empty });
+    }
+    let tensors = dir.tensors(Role::TextEmbedding)?;
+    let width = dir.network::<UNetConfig>("unet", &dir.manifest().networks.unet)?.cross_attention_dim;
+    let named = |name: &str| {
+        let tensor = tensors.get(name)?;
+        let fits = matches!(*tensor.size(), [1, n, d] if n > 0 && d == width);
+        fits.then(|| tensor.to_device(place.device).to_kind(place.kind()))
+    };
+    let Some(conditional) = named("conditional") else {
+        let reason = format!("text_embedding: tensor `conditional` of shape [1, n, {width}] is missing");
+        return Err(ModelError::BadFile { file: dir.dir().to_owned(), reason });
+    };
+    let unconditional = named("unconditional").unwrap_or_else(|| conditional.shallow_clone());
+    Ok(Text { conditional, unconditional })
+}

