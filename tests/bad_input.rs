@@ -4,14 +4,14 @@ mod common;
 
 use std::{
     fs,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::Read as _,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use common::{Bench, fail, measure, succeed};
+use common::{Bench, fail, keyframed, measure, succeed};
 
 /// Inputs that are told before anything is written.
 #[track_caller]
@@ -138,6 +138,50 @@ fn outputs_that_cannot_be_written_are_told_first() {
     assert!(said(&mut bench.animate(&picture, &clip, &clip)).contains("would be overwritten"));
     let mut command = bench.animate(&picture, &clip, &bench.path("out.mp4"));
     assert!(said(command.arg("--report").arg(bench.path("no/report.json"))).contains("there is no folder"));
+    assert_eq!(bench.files(), ["in.mp4", "ref.png"]);
+}
+
+#[test]
+fn a_damaged_weight_file_is_named() {
+    let bench = Bench::new();
+    let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));
+    let weights = bench.model().join("unet.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    refused(&bench, &picture, &clip, "unet.safetensors");
+    bytes.truncate(last);
+    fs::write(&weights, &bytes).unwrap();
+    refused(&bench, &picture, &clip, "unet.safetensors");
+    fs::remove_file(&weights).unwrap();
+    refused(&bench, &picture, &clip, "unet.safetensors");
+}
+
+/// Checksums hold, but the networks are not those that the manifest describes.
+#[test]
+fn a_tensor_of_another_shape_is_named() {
+    let bench = Bench::new();
+    let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));
+    let manifest = bench.model().join("model.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let other = text.replacen("cross_attention_dim = 12", "cross_attention_dim = 20", 1);
+    assert_ne!(text, other);
+    fs::write(&manifest, other).unwrap();
+    refused(&bench, &picture, &clip, "has shape");
+}
+
+#[test]
+fn an_unknown_model_or_device_is_refused() {
+    let bench = Bench::new();
+    let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));
+    let mut command = keyframed();
+    command.args(["animate", "--model", "nobody", "--output"]).arg(bench.path("out.mp4"));
+    let said = fail(command.arg("--reference").arg(&picture).arg("--driving").arg(&clip));
+    assert!(said.contains("no model `nobody`"), "{said}");
+    let mut command = bench.animate(&picture, &clip, &bench.path("out.mp4"));
+    let said = fail(command.args(["--device", "cuda:77"]));
+    assert!(said.contains("cuda:77 does not exist"), "{said}");
     assert_eq!(bench.files(), ["in.mp4", "ref.png"]);
 }
 

@@ -1,6 +1,9 @@
 //! What whole-program tests share: clips and pictures made on the spot, runs of the program, measurements.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[path = "../../models/tests/tiny/mod.rs"]
+mod tiny;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,6 +16,8 @@ use gst::prelude::*;
 /// A folder for one test, and the program in it.
 pub struct Bench {
     dir: tempfile::TempDir,
+    /// Small random networks: they make no picture worth looking at, by the code that makes good ones.
+    model: tempfile::TempDir,
 }
 
 impl Bench {
@@ -23,7 +28,14 @@ impl Bench {
             gst::init().unwrap();
             gstkeyframed::plugin_register_static().unwrap();
         });
-        Self { dir: tempfile::tempdir().unwrap() }
+        let model = tempfile::tempdir().unwrap();
+        tiny::Tiny::new(model.path());
+        Self { dir: tempfile::tempdir().unwrap(), model }
+    }
+
+    /// The model's directory.
+    pub fn model(&self) -> &Path {
+        self.model.path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -84,11 +96,11 @@ impl Bench {
         path
     }
 
-    /// `keyframed animate` on a small model, ready for further options.
+    /// `keyframed animate` on the small model, ready for further options.
     pub fn animate(&self, reference: &Path, driving: &Path, output: &Path) -> Command {
         let mut command = keyframed();
         command.arg("animate").arg("--reference").arg(reference).arg("--driving").arg(driving);
-        command.arg("--output").arg(output).arg("--steps").arg("1");
+        command.arg("--output").arg(output).arg("--model").arg(self.model());
         command
     }
 }
