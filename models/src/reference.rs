@@ -112,13 +112,13 @@ impl<'a> Reference<'a> {
     /// this is the unconditional half: the original discards its result with the
     /// bank and computes it again with plain self-attention.
     pub fn after(self, samples: i64) -> Self {
-        Self { first_sample: samples, ..self }
+        Self { first_sample: samples.max(0), ..self }
     }
 
     fn sizes(&self) -> Vec<(&'a str, [i64; 2])> {
         match self.form {
             Form::Hidden(bank) => {
-                bank.blocks.iter().map(|(name, t)| (name.as_str(), [t.size()[0], t.size()[2]])).collect()
+                bank.blocks.iter().map(|(name, t)| (name.as_str(), rows_and_width(t))).collect()
             }
             Form::Projected(bank) => bank
                 .blocks
@@ -155,6 +155,14 @@ impl<'a> Reference<'a> {
             skip = if rows == samples { self.first_sample } else { 0 };
         }
         Ok(Some(Reading { form: self.form, first_sample: self.first_sample, skip, readers }))
+    }
+}
+
+/// Of `[rows, tokens, channels]`; a width that fits nothing for another shape.
+fn rows_and_width(features: &Tensor) -> [i64; 2] {
+    match features.size()[..] {
+        [rows, _, channels] => [rows, channels],
+        _ => [0, 0],
     }
 }
 

@@ -129,3 +129,27 @@ fn bank_rows_belong_to_samples() {
         assert!(difference < 1e-5, "row {row}: {difference}");
     }
 }
+
+/// Saved weights load again; a checkpoint may leave the position tables out, but not change their size.
+#[test]
+fn saved_weights_load_with_or_without_tables() {
+    let sources = fresh();
+    networks(&sources);
+    let load = |tensors| {
+        let source = Source::loaded("weights", tensors, Device::Cpu, Kind::Float);
+        UNet::new(&source.root(), &small()).and_then(|_| source.finish()).map_err(|e| e.to_string())
+    };
+    let all = sources[0].tensors();
+    let table = all.keys().find(|name| name.ends_with(".pe")).unwrap().clone();
+    assert_eq!(load(sources[0].tensors()), Ok(()));
+    let mut without = sources[0].tensors();
+    without.retain(|name, _| !name.ends_with(".pe"));
+    assert_eq!(load(without), Ok(()));
+    let mut longer = sources[0].tensors();
+    longer.insert(table.clone(), Tensor::zeros([1, 32, 64], FLOAT));
+    let message = load(longer).unwrap_err();
+    assert!(message.contains(&table) && message.contains("[1, 32, 64]"), "{message}");
+    let mut missing = sources[0].tensors();
+    missing.remove("conv_in.weight");
+    assert!(load(missing).unwrap_err().contains("`conv_in.weight` is missing"));
+}

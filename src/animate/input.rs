@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use gst_pbutils::{Discoverer, DiscovererInfo, DiscovererResult};
 use keyframed_engine::{Nanos, Rate};
+use keyframed_models::ModelDir;
 
 /// How long a container may take to show what it holds.
 const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
@@ -103,13 +104,16 @@ fn one_line(text: &str) -> String {
 /// Smallest side of a reference picture that can show anything, in pixels.
 const SMALLEST_REFERENCE: u32 = 16;
 
-/// Decodes the reference picture once, so that a bad one is told before the model is loaded. Returns its absolute
-/// path.
+/// The path of a reference picture: a file, or an avatar of the model by its name. It is decoded once, so that a
+/// bad one is told before the model is loaded.
 ///
 /// # Errors
 /// One sentence that names the file and what is wrong with it.
-pub fn check_reference(path: &Path) -> anyhow::Result<PathBuf> {
-    let path = regular_file(path).context("the reference picture cannot be read")?;
+pub fn find_reference(reference: &Path, model: &ModelDir) -> anyhow::Result<PathBuf> {
+    let avatar = model.dir().join("avatars").join(reference).with_extension("png");
+    let named = reference.components().count() == 1 && !reference.exists() && avatar.is_file();
+    let path = if named { avatar } else { reference.to_owned() };
+    let path = regular_file(&path).context("the reference picture cannot be read")?;
     let shown = path.display();
     let picture = image::ImageReader::open(&path)
         .with_context(|| format!("{shown}"))?

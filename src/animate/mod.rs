@@ -14,13 +14,14 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use keyframed_engine::{Rate, SECOND};
+use keyframed_models::{DeviceChoice, ModelDir};
 
 use self::{
     input::Clip,
     output::{Container, Partial, check_target},
-    pipeline::Stages,
+    pipeline::{Plan, Stages},
     report::Report,
     run::End,
     watch::Watch,
@@ -57,13 +58,13 @@ pub struct Options {
     /// W, in pose frames.
     pub window: Option<u32>,
     /// Model directory or name.
-    pub model: Option<PathBuf>,
+    pub model: Option<String>,
     /// Seed of the noise.
     pub seed: Option<u64>,
     /// Output width and height in pixels.
     pub size: Option<(u32, u32)>,
     /// Where the networks run.
-    pub device: Option<String>,
+    pub device: Option<DeviceChoice>,
 }
 
 /// How a run ended that wrote a video; the text is for the user.
@@ -75,6 +76,9 @@ pub enum Outcome {
     Interrupted(String),
 }
 
+/// Name of the model that is used unless another is chosen.
+pub const EMBEDDED_MODEL: &str = "mini";
+
 /// Rate of clips that state none.
 const FALLBACK_FPS: u32 = 25;
 
@@ -84,11 +88,22 @@ const FALLBACK_FPS: u32 = 25;
 /// One sentence for the user. A video is left only if it can be played, which the sentence then says.
 pub fn run(job: &Job) -> anyhow::Result<Outcome> {
     let container = check_targets(job)?;
-    let reference = input::check_reference(&job.reference)?;
+    let model = job.options.model.as_deref().unwrap_or(EMBEDDED_MODEL);
+    let model = ModelDir::find(model).map_err(|error| anyhow!("the model cannot be used: {error}"))?;
+    let reference = input::find_reference(&job.reference, &model)?;
     let clip = Clip::probe(&job.driving)?;
     let rate = output_rate(job.options.fps, &clip)?;
     let partial = Partial::create(&job.output)?;
-    let stages = Stages::build(&clip, &reference, partial.path(), container, rate, &job.options)?;
+    let plan = Plan {
+        clip: &clip,
+        model: &model,
+        reference: &reference,
+        output: partial.path(),
+        container,
+        rate,
+        options: &job.options,
+    };
+    let stages = Stages::build(&plan)?;
     let watch = Watch::attach(&stages, job.sheet.is_some());
 
     let finished = run::to_end(&stages, &watch, &clip, rate)?;

@@ -9,8 +9,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use gst::prelude::*;
+use gst::{glib, prelude::*};
 use keyframed_engine::Rate;
+use keyframed_models::ModelDir;
 
 use super::{Options, input::Clip, output::Container};
 
@@ -41,6 +42,24 @@ const ENCODERS: [Encoder; 3] = [
     Encoder { name: "avenc_mpeg4", settings: &[("bitrate", "6000000")], parser: "mpeg4videoparse" },
 ];
 
+/// What is built: everything looked up and checked.
+pub struct Plan<'a> {
+    /// The driving clip.
+    pub clip: &'a Clip,
+    /// The model.
+    pub model: &'a ModelDir,
+    /// The reference picture.
+    pub reference: &'a Path,
+    /// The file to write.
+    pub output: &'a Path,
+    /// What kind of file.
+    pub container: Container,
+    /// Output frames a second.
+    pub rate: Rate,
+    /// The user's settings.
+    pub options: &'a Options,
+}
+
 /// The pipeline and the elements that are asked for figures afterwards.
 pub struct Stages {
     /// The whole.
@@ -56,25 +75,18 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Builds the pipeline from `clip` to `output`; nothing runs yet.
+    /// Builds the pipeline; nothing runs yet.
     ///
     /// # Errors
     /// Where an element is missing or refuses a setting.
-    pub fn build(
-        clip: &Clip,
-        reference: &Path,
-        output: &Path,
-        container: Container,
-        rate: Rate,
-        options: &Options,
-    ) -> anyhow::Result<Self> {
+    pub fn build(plan: &Plan) -> anyhow::Result<Self> {
         let source = make("filesrc")?;
-        source.set_property("location", &clip.path);
+        source.set_property("location", &plan.clip.path);
         let decode = make("decodebin")?;
         let select = make("keyposeselect")?;
         let animate = make("lcmanimate")?;
         let interpolate = make("filminterpolate")?;
-        configure(&select, &animate, &interpolate, reference, options)?;
+        configure(&select, &animate, &interpolate, plan)?;
 
         let square = gst_video::VideoCapsBuilder::new()
             .format(gst_video::VideoFormat::Rgb)
@@ -82,8 +94,8 @@ impl Stages {
         let entry = queue()?;
         let mut chain =
             vec![entry.clone(), make("videoconvert")?, make("videoscale")?, filter(square.build())?];
-        chain.extend([select.clone(), animate.clone(), interpolate.clone(), filter(rate_caps(rate)?)?]);
-        let (encoder, tail) = encoding(output, container, options.size)?;
+        chain.extend([select.clone(), animate.clone(), interpolate.clone(), filter(rate_caps(plan.rate)?)?]);
+        let (encoder, tail) = encoding(plan)?;
         chain.extend(tail);
 
         let pipeline = gst::Pipeline::new();
@@ -97,30 +109,26 @@ impl Stages {
 }
 
 /// From RGB at the output's rate to a file.
-fn encoding(
-    output: &Path,
-    container: Container,
-    size: Option<(u32, u32)>,
-) -> anyhow::Result<(&'static str, Vec<gst::Element>)> {
+fn encoding(plan: &Plan) -> anyhow::Result<(&'static str, Vec<gst::Element>)> {
     let chosen = encoder()?;
     let encoder = make(chosen.name)?;
     for (property, value) in chosen.settings {
         encoder.set_property_from_str(property, value);
     }
     let sink = make("filesink")?;
-    sink.set_property("location", output);
+    sink.set_property("location", plan.output);
     // 4:2:0 is what players decode; left to itself x264 keeps RGB's 4:4:4.
     let mut caps = gst_video::VideoCapsBuilder::new()
         .format(gst_video::VideoFormat::I420)
         .pixel_aspect_ratio((1, 1).into());
-    if let Some((width, height)) = size {
+    if let Some((width, height)) = plan.options.size {
         caps = caps.width(width.try_into()?).height(height.try_into()?);
     }
     let scale = make("videoscale")?;
     scale.set_property_from_str("method", "lanczos");
     let parts =
         [queue()?, make("videoconvert")?, scale, filter(caps.build())?, encoder, make(chosen.parser)?];
-    let tail = parts.into_iter().chain([make(container.muxer)?, sink]).collect();
+    let tail = parts.into_iter().chain([make(plan.container.muxer)?, sink]).collect();
     Ok((chosen.name, tail))
 }
 
@@ -145,26 +153,34 @@ fn configure(
     select: &gst::Element,
     animate: &gst::Element,
     interpolate: &gst::Element,
-    reference: &Path,
-    options: &Options,
+    plan: &Plan,
 ) -> anyhow::Result<()> {
-    let set = |element: &gst::Element, name: &str, value: Option<String>| -> anyhow::Result<()> {
-        let Some(value) = value else { return Ok(()) };
-        let factory = element.factory().map(|f| f.name().to_string()).unwrap_or_default();
-        anyhow::ensure!(element.has_property(name), "{factory} has no property {name}");
-        element.set_property_from_str(name, &value);
-        Ok(())
-    };
-    set(select, "lambda", options.lambda.map(|v| v.to_string()))?;
-    set(select, "window", options.window.map(|v| v.to_string()))?;
-    animate.set_property("reference", reference.to_string_lossy().as_ref());
-    set(animate, "steps", options.steps.map(|v| v.to_string()))?;
-    set(animate, "guidance-scale", options.guidance_scale.map(|v| v.to_string()))?;
-    set(animate, "seed", options.seed.map(|v| v.to_string()))?;
+    let options = plan.options;
+    set(select, "lambda", options.lambda)?;
+    set(select, "window", options.window)?;
+    set(animate, "reference", Some(plan.reference.display()))?;
+    set(animate, "steps", options.steps)?;
+    set(animate, "guidance-scale", options.guidance_scale)?;
+    set(animate, "seed", options.seed)?;
     for element in [animate, interpolate] {
-        set(element, "model", options.model.as_ref().map(|v| v.to_string_lossy().into_owned()))?;
-        set(element, "device", options.device.clone())?;
+        set(element, "model", Some(plan.model.dir().display()))?;
+        set(element, "device", options.device)?;
     }
+    Ok(())
+}
+
+/// Sets a property from how its value is written; `None` leaves it as it is.
+fn set(element: &gst::Element, name: &str, value: Option<impl ToString>) -> anyhow::Result<()> {
+    let Some(value) = value.map(|value| value.to_string()) else { return Ok(()) };
+    let pspec =
+        element.find_property(name).with_context(|| format!("{} has no property {name}", element.name()))?;
+    // Not `set_property_from_str`, which panics at a value it cannot read; and strings are taken as they are.
+    let value = match pspec.value_type() {
+        glib::Type::STRING => value.to_value(),
+        _ => glib::Value::deserialize_with_pspec(&value, &pspec)
+            .with_context(|| format!("{} takes no {name} {value}", element.name()))?,
+    };
+    element.set_property_from_value(name, &value);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use gst::prelude::*;
 use keyframed_engine::Rate;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     Job,
@@ -41,13 +42,13 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 struct Settings {
     reference: String,
-    model: String,
-    steps: String,
-    guidance_scale: String,
-    lambda: String,
-    window: String,
-    seed: String,
-    device: String,
+    model: Value,
+    steps: Value,
+    guidance_scale: Value,
+    lambda: Value,
+    window: Value,
+    seed: Value,
+    device: Value,
 }
 
 /// The driving clip.
@@ -108,13 +109,13 @@ impl Report {
             r#in: watch.input.load(Relaxed),
             key: watch.key.load(Relaxed),
             generated: watch.generated.load(Relaxed),
-            interpolated: stat(&stages.interpolate, "interpolated").unwrap_or(0),
-            repeated: stat(&stages.interpolate, "repeated").unwrap_or(0),
+            interpolated: finished.stats.interpolated,
+            repeated: finished.stats.repeated,
         };
         let frames = watch.output.load(Relaxed);
         let to_first_frame = finished.to_first_frame.map(|d| d.as_secs_f64());
         let total = finished.total.as_secs_f64();
-        let busy = |element| stat(element, "busy-time").map(seconds);
+        let [select, generate, interpolate] = finished.stats.busy.map(|busy| busy.map(seconds));
         let (width, height) = job.options.size.or(watch.size()).unwrap_or((0, 0));
         let count = frames as f64;
         Self {
@@ -141,13 +142,7 @@ impl Report {
             },
             key_ratio: counts.key as f64 / counts.r#in.max(1) as f64,
             counts,
-            wall_seconds: Wall {
-                to_first_frame,
-                select: busy(&stages.select),
-                generate: busy(&stages.animate),
-                interpolate: busy(&stages.interpolate),
-                total,
-            },
+            wall_seconds: Wall { to_first_frame, select, generate, interpolate, total },
             frames_per_second: count / (total - to_first_frame.unwrap_or(0.0)).max(1e-9),
             peak_memory_bytes: memory::peak_bytes(),
         }
@@ -221,21 +216,16 @@ impl Settings {
     }
 }
 
-/// A property as text, for the record.
-fn shown(element: &gst::Element, name: &str) -> String {
+/// A property as JSON, for the record.
+fn shown(element: &gst::Element, name: &str) -> Value {
     if !element.has_property(name) {
-        return String::new();
+        return Value::Null;
     }
     let value = element.property_value(name);
-    value.get::<Option<String>>().ok().flatten().unwrap_or_else(|| {
-        value.transform::<String>().ok().and_then(|text| text.get().ok()).unwrap_or_default()
-    })
-}
-
-/// A number from an element's `stats`.
-fn stat(element: &gst::Element, name: &str) -> Option<u64> {
-    if !element.has_property("stats") {
-        return None;
+    if let Ok(text) = value.get::<Option<String>>() {
+        return text.into();
     }
-    element.property::<Option<gst::Structure>>("stats")?.get(name).ok()
+    let number = value.get::<f64>().map(Value::from);
+    let number = number.or_else(|_| value.get::<u32>().map(Value::from));
+    number.or_else(|_| value.get::<u64>().map(Value::from)).unwrap_or(Value::Null)
 }

@@ -27,6 +27,38 @@ pub struct Finished {
     pub to_first_frame: Option<Duration>,
     /// Time of the whole run.
     pub total: Duration,
+    /// What the elements counted.
+    pub stats: Stats,
+}
+
+/// Figures that elements forget when they stop.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Output frames between key frames.
+    pub interpolated: u64,
+    /// Output frames that show a key frame again.
+    pub repeated: u64,
+    /// Nanoseconds that stages 1, 2 and 3 were at work.
+    pub busy: [Option<Nanos>; 3],
+}
+
+impl Stats {
+    fn read(stages: &Stages) -> Self {
+        Self {
+            interpolated: stat(&stages.interpolate, "interpolated").unwrap_or(0),
+            repeated: stat(&stages.interpolate, "repeated").unwrap_or(0),
+            busy: [&stages.select, &stages.animate, &stages.interpolate]
+                .map(|element| stat(element, "busy-time")),
+        }
+    }
+}
+
+/// A number from an element's `stats`.
+fn stat(element: &gst::Element, name: &str) -> Option<u64> {
+    if !element.has_property("stats") {
+        return None;
+    }
+    element.property::<Option<gst::Structure>>("stats")?.get(name).ok()
 }
 
 /// Why a run ended.
@@ -46,9 +78,11 @@ pub fn to_end(stages: &Stages, watch: &Watch, clip: &Clip, rate: Rate) -> anyhow
     let interrupted = interruption()?;
     let progress = Progress::new(clip, rate);
     let started = Instant::now();
-    let mut finished = Finished { end: End::Finished, to_first_frame: None, total: Duration::ZERO };
+    let mut finished =
+        Finished { end: End::Finished, to_first_frame: None, total: Duration::ZERO, stats: Stats::default() };
     let result = play(stages, watch, &interrupted, &progress, started, &mut finished);
     progress.bar.finish_and_clear();
+    finished.stats = Stats::read(stages);
     // Also after an error: threads end and the file is closed.
     let stopped = stages.pipeline.set_state(gst::State::Null);
     finished.total = started.elapsed();

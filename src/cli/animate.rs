@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 use keyframed_engine::Rate;
+use keyframed_models::DeviceChoice;
 
 use crate::animate::{self, Job, Options, Outcome};
 
@@ -35,16 +36,16 @@ pub struct Args {
     window: Option<u32>,
     /// Model directory, or the name of an installed model [default: the embedded one]
     #[arg(long, value_name = "DIR")]
-    model: Option<PathBuf>,
+    model: Option<String>,
     /// Seed of the noise; the same seed gives the same video [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Output size in pixels, even numbers; another shape is filled up with black [default: the model's]
     #[arg(long, value_name = "WxH", value_parser = parse_size)]
     size: Option<(u32, u32)>,
-    /// Where the networks run: auto, cpu or cuda
+    /// Where the networks run: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "D")]
-    device: Option<String>,
+    device: Option<DeviceChoice>,
     /// Write counts, times and memory of the run as JSON
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,

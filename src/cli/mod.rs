@@ -2,6 +2,7 @@
 
 mod animate;
 mod doctor;
+mod models;
 
 use std::{
     io::{self, Write as _},
@@ -25,6 +26,8 @@ enum Command {
     Animate(Box<animate::Args>),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
+    /// List and check models
+    Models(models::Args),
 }
 
 impl Cli {
@@ -36,6 +39,7 @@ impl Cli {
         match self.command {
             Command::Animate(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Models(args) => args.run(),
         }
     }
 }

@@ -1,1 +1,14 @@
-//! Control-plane message types and codec; no sockets.
+//! Control-plane message types and codec of keyframed: [JSON-RPC 2.0](https://www.jsonrpc.org/specification), no
+//! sockets. Daemon, ctl program and tests share it.
+//!
+//! One stricter rule than the specification: `params` go by name, so they are an object or absent.
+
+pub mod codec;
+pub mod error;
+pub mod message;
+pub mod method;
+
+pub use codec::{Call, Incoming, parse_reply, parse_request};
+pub use error::{ErrorObject, code};
+pub use message::{Id, Notification, Params, Reply, Request, Response};
+pub use method::Method;

@@ -8,7 +8,7 @@ use crate::frame::Nanos;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// A picture has a side of zero pixels, or more pixels than memory can address.
+    /// A picture has a side of zero pixels, or of more than [`MAX_SIDE`](crate::frame::MAX_SIDE).
     #[error("a picture of {width}x{height} pixels is not possible")]
     BadSize {
         /// Width in pixels.

@@ -10,6 +10,9 @@ pub type Nanos = u64;
 /// One second in [`Nanos`].
 pub const SECOND: Nanos = 1_000_000_000;
 
+/// Longest side of a picture, in pixels: twice what 16K video needs, and short enough that no stage's sums overflow.
+pub const MAX_SIDE: u32 = 65_535;
+
 /// Something at a running time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timed<T> {
@@ -39,7 +42,7 @@ impl Frame {
     /// A picture from `width * height * 3` bytes of packed RGB.
     ///
     /// # Errors
-    /// [`EngineError::BadSize`] for a side of zero, [`EngineError::BadLength`] for any other number of bytes.
+    /// [`EngineError::BadSize`] for a side of zero or above [`MAX_SIDE`], [`EngineError::BadLength`] for any other number of bytes.
     pub fn new(width: u32, height: u32, data: impl Into<Arc<[u8]>>) -> Result<Self, EngineError> {
         let data = data.into();
         let needed = packed_len(width, height)?;
@@ -53,7 +56,7 @@ impl Frame {
     /// be padded.
     ///
     /// # Errors
-    /// [`EngineError::BadSize`] for a side of zero, [`EngineError::BadLength`] if `stride` is shorter than a row
+    /// [`EngineError::BadSize`] for a side of zero or above [`MAX_SIDE`], [`EngineError::BadLength`] if `stride` is shorter than a row
     /// or `data` shorter than the rows.
     pub fn from_strided(width: u32, height: u32, stride: usize, data: &[u8]) -> Result<Self, EngineError> {
         let packed = packed_len(width, height)?;
@@ -75,7 +78,7 @@ impl Frame {
     /// A picture of one colour.
     ///
     /// # Errors
-    /// [`EngineError::BadSize`] for a side of zero.
+    /// [`EngineError::BadSize`] for a side of zero or above [`MAX_SIDE`].
     pub fn filled(width: u32, height: u32, rgb: [u8; 3]) -> Result<Self, EngineError> {
         let len = packed_len(width, height)?;
         let data: Vec<u8> = rgb.iter().copied().cycle().take(len).collect();
@@ -146,13 +149,18 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// Pixels of a picture of this size, if it is a possible one.
+pub(crate) fn area(width: u32, height: u32) -> Result<usize, EngineError> {
+    let possible = |side: u32| (1..=MAX_SIDE).contains(&side);
+    if !(possible(width) && possible(height)) {
+        return Err(EngineError::BadSize { width, height });
+    }
+    Ok(width as usize * height as usize)
+}
+
 /// Bytes of a packed RGB picture of this size.
 fn packed_len(width: u32, height: u32) -> Result<usize, EngineError> {
-    (width as usize)
-        .checked_mul(height as usize)
-        .and_then(|n| n.checked_mul(3))
-        .filter(|&n| n > 0 && n <= isize::MAX as usize)
-        .ok_or(EngineError::BadSize { width, height })
+    area(width, height).map(|n| n * 3)
 }
 
 /// Bytes from the first byte of the first row to the last byte of the last.

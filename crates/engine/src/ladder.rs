@@ -91,3 +91,63 @@ impl Ladder {
         self.on_trial = Some(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ladder(best: Rung) -> Ladder {
+        Ladder::new(LadderConfig { best, budget: 10, calm: 100 })
+    }
+
+    #[test]
+    fn trouble_steps_down_rung_by_rung_and_calm_steps_up() {
+        let mut l = ladder(Rung::Film);
+        for (now, want) in [(0, Rung::Warp), (1, Rung::Crossfade), (2, Rung::Repeat), (3, Rung::Repeat)] {
+            l.observe_lateness(now, 11);
+            assert_eq!(l.rung(), want);
+        }
+        for (now, want) in
+            [(102, Rung::Repeat), (103, Rung::Crossfade), (202, Rung::Crossfade), (203, Rung::Warp)]
+        {
+            l.observe_lateness(now, 10);
+            assert_eq!(l.rung(), want, "at {now}");
+        }
+    }
+
+    #[test]
+    fn old_news_of_a_better_rung_is_ignored_and_the_best_is_kept() {
+        let mut l = ladder(Rung::Warp);
+        l.observe_cost(0, Rung::Film, 1000);
+        assert_eq!(l.rung(), Rung::Warp);
+        l.observe_cost(1000, Rung::Warp, 10);
+        l.observe_cost(2000, Rung::Warp, 10);
+        assert_eq!(l.rung(), Rung::Warp);
+    }
+
+    #[test]
+    fn a_rung_that_fails_on_trial_is_tried_ever_more_rarely() {
+        let mut l = ladder(Rung::Film);
+        let mut tries = Vec::new();
+        for now in 0..20_000 {
+            if l.rung() == Rung::Film {
+                tries.push(now);
+                l.observe_cost(now, Rung::Film, 11);
+            } else {
+                l.observe_cost(now, l.rung(), 1);
+            }
+        }
+        let waits: Vec<u64> = tries.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(waits.starts_with(&[101, 201, 401, 801, 1601, 3201, 3201]), "{waits:?}");
+        // Once it proves itself, the next fall is followed by a short wait again.
+        let mut now = 30_000;
+        while l.rung() != Rung::Film {
+            l.observe_cost(now, l.rung(), 1);
+            now += 1;
+        }
+        (now..now + 200).for_each(|now| l.observe_cost(now, Rung::Film, 1));
+        l.observe_cost(now + 200, Rung::Film, 11);
+        l.observe_cost(now + 300, Rung::Warp, 1);
+        assert_eq!(l.rung(), Rung::Film);
+    }
+}

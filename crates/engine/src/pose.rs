@@ -6,7 +6,10 @@
 
 use std::sync::OnceLock;
 
-use crate::{error::EngineError, frame::Frame};
+use crate::{
+    error::EngineError,
+    frame::{Frame, area},
+};
 
 /// Number of body parts; labels run from 0 (background) to this.
 pub const PARTS: u8 = 24;
@@ -140,7 +143,7 @@ impl Labels {
     /// A map from `width * height` labels, rows from the top.
     ///
     /// # Errors
-    /// [`EngineError::BadSize`] for a side of zero, [`EngineError::BadLength`] for any other number of labels,
+    /// [`EngineError::BadSize`] for a side of zero or above [`MAX_SIDE`](crate::frame::MAX_SIDE), [`EngineError::BadLength`] for any other number of labels,
     /// [`EngineError::BadLabel`] for a label above 24.
     pub fn new(width: u32, height: u32, data: Vec<u8>) -> Result<Self, EngineError> {
         let needed = area(width, height)?;
@@ -200,7 +203,7 @@ impl Labels {
     /// input pixels that it replaces (ties: that of the block's middle); where it grows, the nearest one.
     ///
     /// # Errors
-    /// [`EngineError::BadSize`] for a side of zero.
+    /// [`EngineError::BadSize`] for a side of zero or above [`MAX_SIDE`](crate::frame::MAX_SIDE).
     pub fn resized(&self, width: u32, height: u32) -> Result<Self, EngineError> {
         let mut data = Vec::with_capacity(area(width, height)?);
         let columns: Vec<Span> = spans(self.width, width).collect();
@@ -364,9 +367,4 @@ fn spans(n: u32, m: u32) -> impl Iterator<Item = Span> {
             Span { from: i * n / m, to: (i + 1) * n / m, middle }
         }
     })
-}
-
-fn area(width: u32, height: u32) -> Result<usize, EngineError> {
-    let n = (width as usize).checked_mul(height as usize).filter(|&n| n > 0 && n <= isize::MAX as usize);
-    n.ok_or(EngineError::BadSize { width, height })
 }

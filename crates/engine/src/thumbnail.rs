@@ -83,29 +83,34 @@ fn halve(data: &[u8]) -> Box<[u8]> {
 /// pixel all borders are integers, so the weights are exact and sum to n.
 fn average(frame: &Frame) -> Box<[u8]> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
-    let data = frame.data();
     let mut out = vec![0; ROW * SIDE];
-    let mut column = vec![0u64; width * 3];
-    let scale = 1.0 / (width as f64 * height as f64);
-    let columns: Vec<Vec<(usize, u32)>> = (0..SIDE).map(|x| cover(x, width).collect()).collect();
+    let mut sums = vec![0u32; width * 3];
+    let mut columns = vec![0f32; width * 3];
+    let covers: Vec<Vec<(usize, f32)>> =
+        (0..SIDE).map(|x| cover(x, width).map(|(p, weight)| (p * 3, f32::from(weight))).collect()).collect();
+    let scale = 1.0 / (width as f32 * height as f32);
     for (y, out) in out.chunks_exact_mut(ROW).enumerate() {
-        column.fill(0);
+        sums.fill(0);
         for (row, weight) in cover(y, height) {
-            let line = &data[row * width * 3..(row + 1) * width * 3];
-            for (sum, &v) in column.iter_mut().zip(line) {
-                *sum += u64::from(v) * u64::from(weight);
+            let line = &frame.data()[row * width * 3..(row + 1) * width * 3];
+            for (sum, &v) in sums.iter_mut().zip(line) {
+                // At most 255 · 256, then 255 · MAX_SIDE in all, below 2^24.
+                *sum += u32::from(u16::from(v) * weight);
             }
         }
-        for (out, columns) in out.chunks_exact_mut(3).zip(&columns) {
-            let mut sum = [0u64; 3];
-            for &(x, weight) in columns {
-                for c in 0..3 {
-                    sum[c] += column[x * 3 + c] * u64::from(weight);
+        // Exact: they are below 2^24. Rounding in the sums below is far less than a level.
+        for (column, &sum) in columns.iter_mut().zip(&sums) {
+            *column = sum as f32;
+        }
+        for (out, cover) in out.chunks_exact_mut(3).zip(&covers) {
+            let mut sum = [0f32; 3];
+            for &(at, weight) in cover {
+                for (sum, &v) in sum.iter_mut().zip(&columns[at..at + 3]) {
+                    *sum += v * weight;
                 }
             }
-            for c in 0..3 {
-                // Weights sum to width · height, so this is the average; at most 255 before rounding.
-                out[c] = (sum[c] as f64 * scale + 0.5) as u8;
+            for (out, sum) in out.iter_mut().zip(sum) {
+                *out = (sum * scale + 0.5) as u8;
             }
         }
     }
@@ -113,10 +118,10 @@ fn average(frame: &Frame) -> Box<[u8]> {
 }
 
 /// The input pixels that output pixel `i` of [`SIDE`] covers, of `n`, each with its share in 1/256 pixel.
-fn cover(i: usize, n: usize) -> impl Iterator<Item = (usize, u32)> {
+fn cover(i: usize, n: usize) -> impl Iterator<Item = (usize, u16)> {
     let (from, to) = (i * n, (i + 1) * n);
     (from / SIDE..to.div_ceil(SIDE)).map(move |p| {
         let shared = to.min((p + 1) * SIDE) - from.max(p * SIDE);
-        (p, shared as u32)
+        (p, shared as u16)
     })
 }

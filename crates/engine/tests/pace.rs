@@ -43,7 +43,7 @@ fn rates() -> impl Strategy<Value = Rate> {
 }
 
 /// Polls as a thread would: whenever the pacer asked to be woken, until `until`.
-fn advance(pacer: &mut Pacer<Nanos>, now: &mut Nanos, until: Nanos, out: &mut Vec<(Nanos, Output<Nanos>)>) {
+fn advance(pacer: &mut Pacer<Nanos>, now: &mut Nanos, until: Nanos, out: &mut Emitted) {
     while *now <= until {
         match pacer.poll(*now) {
             Poll::Emit(output) => out.push((*now, output)),
@@ -57,8 +57,11 @@ fn advance(pacer: &mut Pacer<Nanos>, now: &mut Nanos, until: Nanos, out: &mut Ve
     *now = (*now).max(until);
 }
 
-/// Plays the events; returns the outputs with their emission times, and the pacer.
-fn play(config: PaceConfig, events: &[Event]) -> (Vec<(Nanos, Output<Nanos>)>, Pacer<Nanos>, Option<Nanos>) {
+/// Outputs with their emission times.
+type Emitted = Vec<(Nanos, Output<Nanos>)>;
+
+/// Plays the events; returns the outputs, the pacer, and the time of the first key frame.
+fn play(config: PaceConfig, events: &[Event]) -> (Emitted, Pacer<Nanos>, Option<Nanos>) {
     let mut pacer = Pacer::new(config).unwrap();
     let (mut now, mut out, mut anchor) = (SECOND, Vec::new(), None);
     for &event in events {

@@ -37,8 +37,9 @@ impl MotionModule {
     pub fn forward(&self, x: &Tensor, frames: i64) -> Tensor {
         let (_, channels, h, w) = x.size4().unwrap_or_default();
         let video = self.norm.forward(x).reshape([-1, frames, channels, h * w]);
-        // Pixels become the batch and frames the tokens for the whole module.
-        let tokens = video.permute([0, 3, 1, 2]).reshape([-1, frames, channels]);
+        // Pixels become the batch and frames the tokens for the whole module. Of one frame
+        // the reshape is a strided view, on which libtorch's linear layers crawl.
+        let tokens = video.permute([0, 3, 1, 2]).reshape([-1, frames, channels]).contiguous();
         let mut tokens = self.proj_in.forward(&tokens);
         for block in &self.blocks {
             tokens = block.forward(&tokens);

@@ -4,7 +4,7 @@ use crate::{
     checkpoint,
     config::Recipe,
     data::Pool,
-    export,
+    eval, export,
     stages::{
         denoise::DenoiseStage,
         encode::{self, Latents},
@@ -16,8 +16,10 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use keyframed_models::checkpoint::ModelDir;
 use std::{
     collections::BTreeMap,
+    io::Write,
     path::{Path, PathBuf},
 };
 use tch::Tensor;
@@ -66,6 +68,17 @@ enum Command {
         #[arg(long, default_value = "mini")]
         name: String,
     },
+    /// Measures a model directory on people and poses that no training saw; prints JSON.
+    Eval {
+        /// The model directory.
+        model: PathBuf,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// PNG to write: reference, then pose, truth and picture, three times.
+        #[arg(long, default_value = "out/eval.png")]
+        sheet: PathBuf,
+    },
     /// Draws a sheet of figures: pose, labels and people as the renderer makes them.
     Figures {
         /// Rig made by synth/export_rig.py.
@@ -108,6 +121,11 @@ pub fn main() -> Result<()> {
         }
         Command::Export { recipe, rig, from, to, name } => {
             export::model_dir(&Recipe::load(&recipe)?, &Rig::load(&rig)?, &from, &to, &name)
+        }
+        Command::Eval { model, rig, sheet } => {
+            let report = eval::run(&ModelDir::load(&model)?, &Rig::load(&rig)?, &sheet)?;
+            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
+            Ok(())
         }
         Command::Figures { rig, out, seed } => synth::sheet(&Rig::load(&rig)?, &out, seed),
     }

@@ -145,7 +145,12 @@ def part_shares(vertices, normals, share, smooth):
     left = soft(x, 0.004)
     front = soft(-normals[:, 1], 0.12)
     side = np.sign(x)
-    inner = soft(-normals[:, 1] * 0.75 + (-normals[:, 0] * side - normals[:, 2]) * 0.6, 0.12)
+    inner = soft(-normals[:, 1] * 0.28 + (-normals[:, 0] * side - normals[:, 2]) * 0.65, 0.12)
+    # The neck's lower half is torso.
+    chin = soft(z - 0.572, 0.004)
+    share = dict(share)
+    neck = share["head"] * (1 - chin) * (z < 0.62)
+    share["head"], share["torso"] = share["head"] - neck, share["torso"] + neck
     # The crease of the groin: torso above it, upper legs below, rising outwards.
     trunk = share["torso"] + share["upperleg"]
     rise = np.where(normals[:, 1] < 0, 0.62, 0.45)

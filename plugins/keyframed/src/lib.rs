@@ -10,7 +10,9 @@
 use gst::glib;
 
 pub mod denseposetestsrc;
+pub mod filminterpolate;
 pub mod keyposeselect;
+mod models;
 mod video;
 
 /// Makes the elements known to this process, for programs that link this crate instead of loading the library.
@@ -24,6 +26,7 @@ pub fn plugin_register_static() -> Result<(), glib::BoolError> {
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     denseposetestsrc::register(plugin)?;
     keyposeselect::register(plugin)?;
+    filminterpolate::register(plugin)?;
     Ok(())
 }
 

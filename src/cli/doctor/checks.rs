@@ -2,12 +2,14 @@
 
 use std::{env, fs, path::Path};
 
+use keyframed_models::{ModelDir, device};
+
 use super::Finding;
+use crate::{animate::EMBEDDED_MODEL, cli::models};
 
 /// Everything, most basic first.
 pub fn all(thorough: bool) -> Vec<Finding> {
-    let _ = thorough;
-    let mut findings = vec![processor(), memory()];
+    let mut findings = vec![processor(), memory(), libtorch(), model(thorough)];
     findings.extend(gstreamer());
     findings.extend([virtual_camera(), pipewire(), obs()]);
     findings
@@ -50,6 +52,33 @@ fn memory() -> Finding {
         ),
         Some(kib) => Finding::ok("memory", format!("{} MiB available", kib / 1024)),
         None => Finding::without("memory", "the kernel does not tell", "make sure that 1.5 GiB are free"),
+    }
+}
+
+/// The program would not have started without libtorch; what matters is where networks can run.
+fn libtorch() -> Finding {
+    let what = "libtorch";
+    match device::cuda_devices() {
+        0 => Finding::ok(what, format!("on the processor, {} threads", tch::get_num_threads())),
+        n => Finding::ok(what, format!("{n} CUDA device(s) (--device cuda)")),
+    }
+}
+
+/// The embedded model: there, complete, and if `thorough` undamaged.
+fn model(thorough: bool) -> Finding {
+    let what = "embedded model";
+    let remedy =
+        "restore models/mini from the release or the repository (KEYFRAMED_MODELS names other folders)";
+    let model = match ModelDir::find(EMBEDDED_MODEL) {
+        Ok(model) => model,
+        Err(error) => return Finding::missing(what, error.to_string(), remedy),
+    };
+    let problems = if thorough { models::problems(&model) } else { Vec::new() };
+    let avatars = models::avatars(&model);
+    match problems.first() {
+        Some(problem) => Finding::missing(what, problem.as_str(), remedy),
+        None if avatars.is_empty() => Finding::without(what, "no avatars beside it", remedy),
+        None => Finding::ok(what, format!("{}, avatars {}", model.dir().display(), avatars.join(", "))),
     }
 }
 

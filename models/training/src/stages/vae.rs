@@ -93,7 +93,8 @@ fn corner(labels: &[u8], size: usize, crop: usize, rng: &mut ChaCha8Rng) -> (usi
     (place(at % size), place(at / size))
 }
 
-/// Absolute error of values and of their horizontal and vertical differences, weighted, plus squared error.
+/// Absolute error of values and of their horizontal and vertical differences, weighted, plus squared error and
+/// the error of 8×8 averages.
 fn reconstruction_loss(made: &Tensor, truth: &Tensor, weight: &Tensor) -> Tensor {
     let error = made - truth;
     let across =

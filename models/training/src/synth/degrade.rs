@@ -12,6 +12,9 @@ pub fn degrade(labels: &[u8], strength: f32, rng: &mut impl Rng) -> Vec<u8> {
         return map.labels;
     }
     let chance = |rng: &mut _, p: f32| Rng::random::<f32>(rng) < p * strength;
+    if rng.random::<f32>() < 0.6 + 0.3 * strength {
+        map.close_hands();
+    }
     if chance(rng, 0.12) {
         map.lose_part(rng);
     }
@@ -41,6 +44,9 @@ pub fn degrade(labels: &[u8], strength: f32, rng: &mut impl Rng) -> Vec<u8> {
     }
     if chance(rng, 0.3) {
         map.specks(rng);
+    }
+    if rng.random::<f32>() < 0.75 {
+        map.blend_borders(strength * rng.random_range(0.1..0.5), rng);
     }
     map.labels
 }
@@ -121,19 +127,70 @@ impl Map {
         let from = self.labels[cy * self.size + cx];
         let into = partner(from, rng);
         let radius = self.size as f32 * rng.random_range(0.01..0.045) * strength.max(0.5);
-        self.near(cx, cy, radius, |label| {
-            if *label == from {
+        let (three, five) = (rng.random_range(0.0..6.3f32), rng.random_range(0.0..6.3f32));
+        self.near(cx, cy, radius * 1.7, |label, dx, dy| {
+            let angle = dy.atan2(dx);
+            let edge = radius * (1.0 + 0.4 * (3.0 * angle + three).sin() + 0.25 * (5.0 * angle + five).sin());
+            if *label == from && dx.hypot(dy) < edge {
                 *label = into;
             }
         });
     }
 
-    fn near(&mut self, cx: usize, cy: usize, radius: f32, mut change: impl FnMut(&mut u8)) {
+    /// Estimators see mittens, not fingers: gaps of a few pixels in hands close.
+    fn close_hands(&mut self) {
+        let n = self.size;
+        let reach = (n / 96).max(1);
+        for part in [3, 4] {
+            let hand: Vec<usize> = (0..n * n).filter(|&i| self.labels[i] == part).collect();
+            let mut grown = vec![false; n * n];
+            for &i in &hand {
+                for y in (i / n).saturating_sub(reach)..(i / n + reach + 1).min(n) {
+                    let row = y * n;
+                    grown[row + (i % n).saturating_sub(reach)..row + (i % n + reach + 1).min(n)].fill(true);
+                }
+            }
+            let candidates: Vec<usize> = (0..n * n).filter(|&i| grown[i] && self.labels[i] == 0).collect();
+            for i in candidates {
+                let (x, y) = (i % n, i / n);
+                let inside = x >= reach && y >= reach && x + reach < n && y + reach < n;
+                let deep = || {
+                    (y - reach..=y + reach)
+                        .all(|y| grown[y * n + x - reach..=y * n + x + reach].iter().all(|&g| g))
+                };
+                if inside && deep() {
+                    self.labels[i] = part;
+                }
+            }
+        }
+    }
+
+    /// Blended colours on borders read as parts whose colours lie between.
+    fn blend_borders(&mut self, share: f32, rng: &mut impl Rng) {
+        let (old, n) = (self.labels.clone(), self.size);
+        // Codecs err in blocks, so false labels come in runs.
+        let busy = Noise::new(n, n as f32 / 32.0, 1.0, rng);
+        for y in 0..n - 1 {
+            for x in 0..n - 1 {
+                let i = y * n + x;
+                let other = if old[i] == old[i + 1] { old[i + n] } else { old[i + 1] };
+                if old[i] != other && 0.5 + 0.5 * busy.at(x, y)[0] < share {
+                    let t = rng.random_range(0.25..0.75);
+                    let blend = f32::from(old[i]) * (1.0 - t) + f32::from(other) * t;
+                    let at = if rng.random() || old[i] == 0 { i } else { i + n };
+                    self.labels[at] = blend.round() as u8;
+                }
+            }
+        }
+    }
+
+    fn near(&mut self, cx: usize, cy: usize, radius: f32, mut change: impl FnMut(&mut u8, f32, f32)) {
         let reach = radius.ceil() as usize;
         for y in cy.saturating_sub(reach)..(cy + reach + 1).min(self.size) {
             for x in cx.saturating_sub(reach)..(cx + reach + 1).min(self.size) {
-                if (x as f32 - cx as f32).hypot(y as f32 - cy as f32) <= radius {
-                    change(&mut self.labels[y * self.size + x]);
+                let (dx, dy) = (x as f32 - cx as f32, y as f32 - cy as f32);
+                if dx.hypot(dy) <= radius {
+                    change(&mut self.labels[y * self.size + x], dx, dy);
                 }
             }
         }
@@ -234,7 +291,7 @@ impl Map {
             let Some((cx, cy)) = self.spot(rng) else { return };
             let label = if rng.random::<f32>() < 0.4 { 0 } else { rng.random_range(1..=24) };
             let radius = rng.random_range(0.5..2.2) * self.size as f32 / 256.0;
-            self.near(cx, cy, radius, |l| *l = label);
+            self.near(cx, cy, radius, |l, _, _| *l = label);
         }
     }
 }

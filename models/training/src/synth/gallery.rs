@@ -1,5 +1,9 @@
 //! The fixed characters that ship as avatars.
 
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -69,7 +73,7 @@ fn shoes(colour: Colour) -> Shoes {
 }
 
 fn person(face: Face, top: Top, bottom: Bottom, shoes: Shoes, backdrop: Backdrop) -> Person {
-    Person { face, top, bottom, shoes, scarf: None, backdrop, light: Light::STUDIO }
+    Person { face, top, bottom, shoes, scarf: None, backdrop, light: Light::STUDIO, feminine: false }
 }
 
 fn room(wall: Colour, floor: Colour) -> Backdrop {
@@ -81,7 +85,7 @@ impl Person {
     pub fn gallery(index: usize) -> Self {
         use HairStyle::{Afro, Bald, Bob, Bun, Long, Ponytail, Quiff, Short};
         let (brown, blue, green) = ([0.3, 0.17, 0.09], [0.15, 0.42, 0.82], [0.15, 0.52, 0.3]);
-        match index % GALLERY.len() {
+        let character = match index % GALLERY.len() {
             0 => person(
                 face(PALE, [0.78, 0.3, 0.1], Long, green),
                 Top { hem: 0.08, ..top(TEAL, WHITE, Print::Plain, 0.34) },
@@ -191,7 +195,9 @@ impl Person {
                         .with_floor(0.82, [0.9, 0.93, 0.96], [0.97, 0.98, 1.0]),
                 )
             },
-        }
+        };
+        let feminine = [0, 2, 4, 6, 8, 11, 12].contains(&(index % GALLERY.len()));
+        Self { feminine, ..character }
     }
 }
 
@@ -200,11 +206,23 @@ pub fn avatar(rig: &Rig, index: usize, size: usize) -> Shot {
     let mut rng = ChaCha8Rng::seed_from_u64(index as u64);
     let pose = Pose::reference(&mut rng);
     let camera = Camera { x: 0.5, ..Camera::reference(Framing::Full, &mut rng) };
-    render(rig, &Person::gallery(index), shape_of(index), &pose, &camera, size)
+    let person = Person::gallery(index);
+    let shape = 2 * index + 2 + usize::from(person.feminine);
+    render(rig, &person, shape, &pose, &camera, size)
 }
 
-/// A body that suits the character: odd shapes of the rig are feminine.
-fn shape_of(index: usize) -> usize {
-    let feminine = [0, 2, 4, 6, 8, 11, 12].contains(&(index % GALLERY.len()));
-    2 * index + 2 + usize::from(feminine)
+/// Writes every gallery character's reference picture as `NAME.png` into a folder.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_avatars(rig: &Rig, folder: &Path, size: usize) -> Result<()> {
+    for (index, name) in GALLERY.iter().enumerate() {
+        let path = folder.join(format!("{name}.png"));
+        let picture = RgbImage::from_raw(size as u32, size as u32, avatar(rig, index, size).rgb);
+        picture
+            .context("picture too large")?
+            .save(&path)
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) fn paint_head(face: &Face, p: V3) -> Colour {
     colour = scale(colour, 1.0 - 0.14 * shade);
     if p[1] < -0.055 {
         colour = front(face, p, colour);
-    } else if face.beard == Beard::Full && p[1] < -0.025 && p[2] < 0.665 && p[2] > 0.6 {
+    } else if face.beard == Beard::Full && p[1] < -0.03 && p[2] < 0.66 && p[2] > 0.612 {
         colour = mix(colour, face.hair, 0.9);
     }
     colour
@@ -116,10 +116,13 @@ fn mouth(face: &Face, p: V3) -> Option<Colour> {
 fn beard(face: &Face, p: V3, skin: Colour) -> Colour {
     let x = p[0].abs();
     let lip = p[2] > 0.634 && p[2] < 0.652 && x < 0.042;
-    let chin = p[2] < 0.636 + 0.5 * (x - 0.03).max(0.0) && p[2] > 0.565;
-    let full = face.beard == Beard::Full && (chin || (x > 0.038 && p[2] < 0.66));
+    let jaw = p[2] > 0.6 || p[1] < -0.085;
+    let chin = jaw && p[2] < 0.63 + 0.55 * (x - 0.032).max(0.0) && p[2] > 0.565;
+    let full = face.beard == Beard::Full && chin;
     if full || lip { mix(skin, face.hair, 0.92) } else { skin }
 }
+
+const LASH: Colour = [0.14, 0.1, 0.1];
 
 /// Eyes, brows and glasses; bold, as they must survive an eightfold smaller latent.
 fn eye(face: &Face, x: f32, z: f32, skin: Colour) -> Colour {
@@ -138,14 +141,14 @@ fn eye(face: &Face, x: f32, z: f32, skin: Colour) -> Colour {
             colour = [0.04, 0.04, 0.05];
         }
         // The upper lid's shadow holds the eye together at small sizes.
-        if ez > 0.62 {
-            colour = [0.12, 0.09, 0.09];
+        if ez > 0.74 {
+            colour = LASH;
         }
-    } else if inside < 1.22 && ez > 0.15 {
-        colour = [0.12, 0.09, 0.09];
+    } else if inside < 1.17 && ez > 0.2 {
+        colour = LASH;
     }
-    let brow = cz + rz + 0.0135 + face.brow * (x - cx);
-    if (z - brow).abs() < 0.0058 && (x - cx - 0.002).abs() < 0.025 {
+    let brow = cz + rz + 0.0145 + face.brow * (x - cx);
+    if (z - brow).abs() < 0.005 && (x - cx - 0.002).abs() < 0.023 {
         colour = mix(scale(face.hair, 0.8), [0.1, 0.07, 0.06], 0.35);
     }
     if let Some(frame) = face.glasses {

@@ -99,8 +99,6 @@ pub(super) struct Rigid {
 }
 
 impl Rigid {
-    pub const IDENTITY: Self = Self { r: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], t: [0.0; 3] };
-
     /// Rotation about a pivot.
     pub fn about(r: M3, pivot: V3) -> Self {
         Self { t: sub(pivot, apply(&r, pivot)), r }

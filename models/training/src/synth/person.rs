@@ -5,6 +5,7 @@ use rand::seq::IndexedRandom;
 
 use super::backdrop::Backdrop;
 use super::math::V3;
+use super::rig::Rig;
 
 /// Linear-looking sRGB in 0..1.
 pub type Colour = [f32; 3];
@@ -191,6 +192,8 @@ pub struct Person {
     pub backdrop: Backdrop,
     /// Light, likewise.
     pub light: Light,
+    /// Bodies that suit best; any other works.
+    pub feminine: bool,
 }
 
 /// Colour from hue, saturation and value, each 0..1.
@@ -298,7 +301,7 @@ impl Face {
             style,
             iris: pick(rng, &IRIS),
             eyes: rng.random_range(0.92..1.2),
-            brow: rng.random_range(-0.25..0.25),
+            brow: rng.random_range(-0.35..0.12),
             lips: pick(rng, &LIPS),
             mouth: rng.random_range(0.026..0.036),
             smile: rng.random_range(0.1..1.0),
@@ -390,6 +393,11 @@ impl Light {
 }
 
 impl Person {
+    /// A body of the rig that suits: its odd shapes are feminine.
+    pub fn suitable_shape(&self, rig: &Rig, rng: &mut impl Rng) -> usize {
+        2 * rng.random_range(0..rig.shapes().div_ceil(2)) + usize::from(self.feminine)
+    }
+
     /// Somebody new.
     pub fn random(rng: &mut impl Rng) -> Self {
         let female = rng.random();
@@ -414,6 +422,7 @@ impl Person {
             scarf: chance(rng, 0.08).then(|| cloth(rng)),
             backdrop: Backdrop::random(rng),
             light: Light::random(rng),
+            feminine: female,
         }
     }
 }

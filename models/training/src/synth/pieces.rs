@@ -46,8 +46,9 @@ impl Pieces {
                 self.curtain(colour, 0.4, 0.016, tailor);
                 for side in [1.0, -1.0] {
                     let path = [
-                        ([0.07, -0.065, 0.745], 0.022),
-                        ([0.087, -0.06, 0.68], 0.028),
+                        ([0.056, -0.05, 0.772], 0.012),
+                        ([0.074, -0.058, 0.74], 0.022),
+                        ([0.086, -0.06, 0.68], 0.028),
                         ([0.092, -0.066, 0.61], 0.031),
                         ([0.094, -0.088, 0.54], 0.031),
                         ([0.096, -0.118, 0.47], 0.027),
@@ -56,7 +57,7 @@ impl Pieces {
                     self.tube(&path.map(|(p, r)| ([side * p[0], p[1], p[2]], r)), colour, tailor);
                 }
             }
-            HairStyle::Bob => self.curtain(colour, 0.575, 0.024, tailor),
+            HairStyle::Bob => self.curtain(colour, 0.585, 0.02, tailor),
             HairStyle::Ponytail => {
                 let path = [
                     ([0.0, 0.02, 0.79], 0.02),
@@ -70,11 +71,11 @@ impl Pieces {
             }
             HairStyle::Bun => {
                 let path = [
-                    ([0.0, -0.01, 0.785], 0.02),
-                    ([0.0, 0.0, 0.812], 0.046),
-                    ([0.0, 0.008, 0.842], 0.052),
-                    ([0.0, 0.014, 0.87], 0.042),
-                    ([0.0, 0.016, 0.886], 0.006),
+                    ([0.0, 0.0, 0.79], 0.03),
+                    ([0.0, 0.006, 0.81], 0.042),
+                    ([0.0, 0.012, 0.832], 0.045),
+                    ([0.0, 0.018, 0.853], 0.034),
+                    ([0.0, 0.02, 0.866], 0.006),
                 ];
                 self.tube(&path, colour, tailor);
             }
@@ -91,7 +92,9 @@ impl Pieces {
             let z = lerp(0.765, end, t);
             // From the skull inwards to the neck, then out over the back.
             let tuck = smoothstep(0.66, 0.57, z);
-            let (wide, deep) = (0.077 + thick + 0.012 * tuck, 0.1 + thick + 0.022 * tuck);
+            // A bob turns in at its end, long hair lies over the shoulders' width.
+            let spread = if end > 0.5 { -0.012 } else { 0.012 };
+            let (wide, deep) = (0.077 + thick + spread * tuck, 0.1 + thick + 0.022 * tuck);
             let reach = lerp(1.75, 1.35, smoothstep(0.66, 0.55, z));
             for column in 0..columns {
                 let angle = lerp(-reach, reach, column as f32 / (columns - 1) as f32);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use image::{Rgb, RgbImage};
+use keyframed_engine::pose::{LABELS, Palette};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -15,38 +16,10 @@ use super::pose::Pose;
 use super::render::{Shot, render};
 use super::rig::Rig;
 
-/// Colours of background and parts 1..24: viridis at k·255/24.
-pub const PALETTE: [[u8; 3]; 25] = [
-    [68, 1, 84],
-    [71, 16, 99],
-    [72, 31, 112],
-    [71, 45, 123],
-    [68, 58, 131],
-    [64, 70, 136],
-    [59, 82, 139],
-    [54, 93, 141],
-    [49, 104, 142],
-    [44, 114, 142],
-    [40, 124, 142],
-    [36, 134, 142],
-    [33, 145, 140],
-    [31, 154, 138],
-    [32, 164, 134],
-    [39, 173, 129],
-    [53, 183, 121],
-    [71, 193, 110],
-    [94, 201, 98],
-    [119, 209, 83],
-    [147, 215, 65],
-    [176, 221, 47],
-    [205, 225, 29],
-    [234, 229, 26],
-    [253, 231, 37],
-];
-
 /// Labels as a DensePose picture, red first.
 pub fn colourize(labels: &[u8]) -> Vec<u8> {
-    labels.iter().flat_map(|&l| PALETTE[usize::from(l).min(24)]).collect()
+    let palette = Palette::Viridis.colours();
+    labels.iter().flat_map(|&l| palette[usize::from(l).min(LABELS - 1)]).collect()
 }
 
 /// Puts equal squares of RGB bytes side by side, `columns` in a row.

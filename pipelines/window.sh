@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The test figure drives an avatar in a window.
+#
+#   pipelines/window.sh
+#   SINK=fakesink pipelines/window.sh    without a screen
+set -euo pipefail
+# shellcheck source=pipelines/env.sh
+. "$(dirname "$0")/env.sh"
+mapfile -t animate < <(animate)
+
+exec gst-launch-1.0 -e denseposetestsrc is-live=true pattern="$PATTERN" num-buffers="$FRAMES" \
+  ! video/x-raw,width=256,height=256,framerate=25/1 ! "${animate[@]}" ! video/x-raw,framerate=25/1 \
+  ! queue ! videoconvert ! "${SINK:-autovideosink}"

@@ -1,0 +1,650 @@
+/**
+ * SECTION:element-filminterpolate
+ * @see_also: lcmanimate, keyposeselect, avataranimate
+ *
+ * Turns key frames, which come whenever the pose has changed enough, into video at the constant rate of its
+ * output caps. Ticks lie on a grid that starts at the first key frame. A tick at a key frame's own time shows
+ * it; one between two key frames shows an in-between; and where a GAP event said that a key frame is still
+ * valid, it is repeated.
+ *
+ * In-betweens are made by FILM, or by a cheaper rung: flow warp at half size, cross-fade, repeat. `max-quality` is
+ * the best rung to use. If FILM is not to be had (a build without networks, a model without it), a warning says
+ * so and the flow warp is used.
+ *
+ * Output timestamps are running times of the input: the output segment starts at 0.
+ *
+ * ## Offline
+ *
+ * Nothing is dropped and nothing is late: all ticks up to a key frame are made when it comes, the rest at end of
+ * stream. Their number is duration × rate, the duration being that from the first key frame's timestamp to the
+ * last input's end. FILM is waited for if it is still loading, the rung never changes, and two runs give the same
+ * bytes.
+ *
+ * ## Live (upstream answers the LATENCY query with live)
+ *
+ * The tick for time T leaves `latency` after T, in time for the sinks: the LATENCY query adds `latency` to what
+ * upstream answers. An in-between needs the next key frame, so `latency` should cover the longest time between key
+ * poses (`window` of keyposeselect) and what upstream does not declare. Without the next key frame the last
+ * picture is repeated: there is an output picture for every tick, whatever comes in.
+ *
+ * If making pictures takes too long the rung becomes cheaper, and better again after two calm seconds. After a
+ * stall the ticks missed are dropped and output goes on with the newest; pictures never come in a burst. Until FILM
+ * is loaded the flow warp is used.
+ *
+ * ## Changes while running
+ *
+ * `latency` takes effect at once. A cheaper `max-quality` does, too; a better one than that of the start does at
+ * the next start or flush. A new rate starts a new grid at the last key frame; a new size takes effect with its
+ * first key frame, and pictures of different sizes are not mixed.
+ *
+ * |[
+ * gst-launch-1.0 denseposetestsrc pattern=dance num-buffers=50 ! keyposeselect ! filminterpolate max-quality=warp ! video/x-raw,framerate=50/1 ! videoconvert ! autovideosink
+ * ]| Interpolates between key poses themselves (no character is animated) at 50 frames a second.
+ */
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+use keyframed_engine::{Nanos, Rung, Timed};
+
+use super::{
+    caps::{self, OutCaps},
+    rungs::Rungs,
+    state::{Key, Mode, Settings, State},
+};
+use crate::{
+    models,
+    video::{frame_time, read_frame, rgb_caps, rgb_caps_with_rate},
+};
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "filminterpolate",
+        gst::DebugColorFlags::empty(),
+        Some("Constant-rate video from key frames"),
+    )
+});
+
+/// Lock order: `state`, then `settings`. Pictures are made under `rungs` alone, which is never held together with
+/// another. Nothing is held while pushing, posting, or waiting on the clock.
+pub struct FilmInterpolate {
+    pub(super) sinkpad: gst::Pad,
+    pub(super) srcpad: gst::Pad,
+    settings: Mutex<Settings>,
+    state: Mutex<Option<State>>,
+    /// Signalled when the source task should look again though no tick is due.
+    changed: Condvar,
+    rungs: Mutex<Rungs>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for FilmInterpolate {
+    const NAME: &'static str = "GstFilmInterpolate";
+    type Type = super::FilmInterpolate;
+    type ParentType = gst::Element;
+
+    fn with_class(class: &Self::Class) -> Self {
+        let pad = |name| gst::Pad::builder_from_template(&class.pad_template(name).unwrap());
+        let sinkpad = pad("sink")
+            .chain_function(|pad, parent, buffer| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |this| this.sink_chain(pad, buffer),
+                )
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
+            })
+            .build();
+        let srcpad = pad("src")
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
+            })
+            .activatemode_function(|pad, parent, mode, active| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "Panic in activation")),
+                    |this| this.src_activate(pad, mode, active),
+                )
+            })
+            .build();
+        Self {
+            sinkpad,
+            srcpad,
+            settings: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            rungs: Mutex::new(Rungs::new(None)),
+        }
+    }
+}
+
+impl ObjectImpl for FilmInterpolate {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let default = Settings::default();
+            vec![
+                glib::ParamSpecString::builder("model")
+                    .nick("Model")
+                    .blurb("Model directory with FILM's weights (none: the embedded model)")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("device")
+                    .nick("Device")
+                    .blurb("Where FILM runs: auto, cpu, cuda, cuda:N")
+                    .default_value(Some(default.device.as_str()))
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt64::builder("latency")
+                    .nick("Latency")
+                    .blurb("Time (ns) that output stays behind input in live pipelines")
+                    .maximum(60 * gst::ClockTime::SECOND.nseconds())
+                    .default_value(default.latency.nseconds())
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecEnum::builder_with_default("max-quality", default.max_quality)
+                    .nick("Maximum quality")
+                    .blurb("Best way of making in-betweens; overload in live pipelines picks cheaper ones")
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                    .nick("Statistics")
+                    .blurb(
+                        "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late, \
+                         dropped, failed; rung in force; busy-time (ns); latency-p50, -p95, -p99 (ns, live)",
+                    )
+                    .read_only()
+                    .build(),
+            ]
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = match pspec.name() {
+            "model" => value.get().map(|v| settings.model = v),
+            "device" => {
+                value.get::<Option<String>>().map(|v| settings.device = v.unwrap_or_else(|| "auto".into()))
+            }
+            "latency" => value.get().map(|v| settings.latency = gst::ClockTime::from_nseconds(v)),
+            "max-quality" => value.get().map(|v| settings.max_quality = v),
+            _ => Ok(()),
+        };
+        drop(settings);
+        if let Err(err) = set {
+            gst::error!(CAT, imp = self, "Property {}: {err}", pspec.name());
+        }
+        if pspec.name() == "latency" {
+            if let Some(state) = self.state().as_mut() {
+                state.wake();
+            }
+            let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = self.settings();
+        match pspec.name() {
+            "model" => settings.model.to_value(),
+            "device" => settings.device.to_value(),
+            "latency" => settings.latency.nseconds().to_value(),
+            "max-quality" => settings.max_quality.to_value(),
+            "stats" => self.stats().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        for pad in [&self.sinkpad, &self.srcpad] {
+            // Cannot fail: the names differ and the pads have no parent yet.
+            let _ = self.obj().add_pad(pad);
+        }
+    }
+}
+
+impl GstObjectImpl for FilmInterpolate {}
+
+impl ElementImpl for FilmInterpolate {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "FILM interpolator",
+                "Filter/Effect/Video",
+                "Makes constant-rate video from key frames by FILM and cheaper interpolation, live or offline",
+                env!("CARGO_PKG_REPOSITORY"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, direction, caps: gst::Caps| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
+            };
+            let sink = template("sink", gst::PadDirection::Sink, rgb_caps());
+            let src = template("src", gst::PadDirection::Src, rgb_caps_with_rate());
+            [sink, src].into_iter().flatten().collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => {
+                *self.rungs() = Rungs::new(self.load_film());
+                *self.state() = Some(State::new(false));
+            }
+            gst::StateChange::PausedToPlaying => self.set_playing(true),
+            _ => {}
+        }
+        let success = self.parent_change_state(transition)?;
+        match transition {
+            gst::StateChange::PlayingToPaused => self.set_playing(false),
+            gst::StateChange::PausedToReady => {
+                *self.state() = None;
+                *self.rungs() = Rungs::new(None);
+            }
+            _ => {}
+        }
+        Ok(success)
+    }
+}
+
+impl FilmInterpolate {
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rungs(&self) -> MutexGuard<'_, Rungs> {
+        self.rungs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `changed` is signalled.
+    pub(super) fn wait<'a>(&self, guard: MutexGuard<'a, Option<State>>) -> MutexGuard<'a, Option<State>> {
+        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_playing(&self, playing: bool) {
+        if let Some(state) = self.state().as_mut() {
+            state.playing = playing;
+            state.wake();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Starts loading FILM on a worker if it may be used.
+    fn load_film(
+        &self,
+    ) -> Option<std::sync::mpsc::Receiver<models::LoadResult<Box<dyn keyframed_engine::Interpolator>>>> {
+        let settings = self.settings();
+        if Rung::from(settings.max_quality) != Rung::Film {
+            return None;
+        }
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let load = move || {
+            // Nobody may be waiting any more: the element was stopped.
+            let _ = sender.send(models::film(settings.model.as_deref(), &settings.device));
+        };
+        match std::thread::Builder::new().name("film-load".into()).spawn(load) {
+            Ok(_) => Some(receiver),
+            Err(err) => {
+                gst::error!(CAT, imp = self, "Cannot start the loader: {err}");
+                None
+            }
+        }
+    }
+
+    /// Tells the user why FILM is not used.
+    pub(super) fn report_no_film(&self, trouble: Option<String>) {
+        if let Some(trouble) = trouble {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Init,
+                ("FILM is not available, in-betweens are made by flow warp: {trouble}")
+            );
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let latency = self.settings().latency;
+        let guard = self.state();
+        let rungs = guard.as_ref().map(|state| state.rungs).unwrap_or_default();
+        let mut structure = gst::Structure::builder("filminterpolate-stats")
+            .field("film", rungs.made[Rung::Film as usize])
+            .field("warp", rungs.made[Rung::Warp as usize])
+            .field("crossfade", rungs.made[Rung::Crossfade as usize])
+            .field("failed", rungs.failed)
+            .field("busy-time", u64::try_from(rungs.busy.as_nanos()).unwrap_or(u64::MAX));
+        let mut counters = keyframed_engine::Counters::default();
+        let mut buffers = (0, 0);
+        if let Some(state) = &*guard {
+            (counters, buffers) = (state.counters(), state.buffers);
+            if let Mode::Live(live) = &state.mode {
+                structure = structure.field("rung", live.pacer.rung().name());
+                if let Some(p) = live.pacer.latencies().percentiles() {
+                    let delay = state.delay(latency);
+                    structure = structure
+                        .field("latency-p50", p.p50 + delay)
+                        .field("latency-p95", p.p95 + delay)
+                        .field("latency-p99", p.p99 + delay);
+                }
+            }
+        }
+        structure
+            .field("in", buffers.0)
+            .field("out", buffers.1)
+            .field("interpolated", counters.interpolated)
+            .field("repeated", counters.repeated)
+            .field("late", counters.late)
+            .field("dropped", counters.dropped)
+            .build()
+    }
+
+    fn sink_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        gst::trace!(CAT, obj = pad, "Incoming {buffer:?}");
+        let Some((time, end, info)) = self.place(&buffer)? else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let frame = read_frame(&buffer, &info).map_err(|err| {
+            gst::element_imp_error!(self, gst::StreamError::Decode, ("Cannot read a key frame: {err}"));
+            gst::FlowError::Error
+        })?;
+        let out = self.out_caps()?;
+        let live = self.is_live();
+        let key = Key { frame, out };
+        self.take_key(time, end, key, live)?;
+        if live { self.start_task().map(|()| gst::FlowSuccess::Ok) } else { self.drain_offline() }
+    }
+
+    /// When a key frame is shown and until when, and what it is; `None` if it lies outside the segment.
+    fn place(
+        &self,
+        buffer: &gst::Buffer,
+    ) -> Result<Option<(Nanos, Nanos, gst_video::VideoInfo)>, gst::FlowError> {
+        let guard = self.state();
+        let state = guard.as_ref().ok_or(gst::FlowError::Flushing)?;
+        state.flow?;
+        let info = state.in_info.clone().ok_or(gst::FlowError::NotNegotiated)?;
+        let Some(pts) = buffer.pts() else {
+            drop(guard);
+            gst::element_imp_error!(self, gst::StreamError::Format, ("Key frames need timestamps"));
+            return Err(gst::FlowError::Error);
+        };
+        let duration = buffer.duration().or_else(|| frame_time(1, info.fps())).unwrap_or_default();
+        Ok(state.running_time(pts).map(|time| (time, time + duration.nseconds(), info)))
+    }
+
+    /// What the key frame is sent as; negotiates if something has changed on either side.
+    fn out_caps(&self) -> Result<std::sync::Arc<OutCaps>, gst::FlowError> {
+        let known = self.state().as_ref().and_then(|state| state.out.clone());
+        if let Some(out) = known.filter(|_| !self.srcpad.check_reconfigure()) {
+            return Ok(out);
+        }
+        match caps::negotiate(&self.sinkpad, &self.srcpad) {
+            Ok(out) => {
+                gst::debug!(CAT, imp = self, "Output is {}", out.caps);
+                if let Some(state) = self.state().as_mut() {
+                    state.out = Some(out.clone());
+                }
+                Ok(out)
+            }
+            Err(err) => {
+                self.srcpad.mark_reconfigure();
+                if self.srcpad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+                    return Err(gst::FlowError::Flushing);
+                }
+                gst::error!(CAT, imp = self, "Cannot negotiate: {err}");
+                Err(gst::FlowError::NotNegotiated)
+            }
+        }
+    }
+
+    /// Whether the stream is live; upstream is asked once a stream.
+    fn is_live(&self) -> bool {
+        match self.state().as_ref().map(|state| &state.mode) {
+            Some(Mode::Live(_)) => return true,
+            Some(Mode::Offline(_)) => return false,
+            _ => {}
+        }
+        let mut query = gst::query::Latency::new();
+        let (live, min) = match self.sinkpad.peer_query(&mut query) {
+            true => (query.result().0, query.result().1),
+            false => (false, gst::ClockTime::ZERO),
+        };
+        if let Some(state) = self.state().as_mut() {
+            state.upstream_latency = if live { min.nseconds() } else { 0 };
+        }
+        gst::debug!(CAT, imp = self, "Upstream is {}, latency {min}", if live { "live" } else { "not live" });
+        live
+    }
+
+    fn take_key(&self, time: Nanos, end: Nanos, key: Key, live: bool) -> Result<(), gst::FlowError> {
+        let best = Rung::from(self.settings().max_quality);
+        let mut guard = self.state();
+        let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
+        state.flow?;
+        state.end = state.end.max(end);
+        state.buffers.0 += 1;
+        let taken = if live {
+            state.live_for(&key, best).and_then(|live| {
+                live.last = Some((time, key.clone()));
+                live.pacer.key(Timed::new(time, key))
+            })
+        } else {
+            state.offline_for(&key).and_then(|offline| offline.key(time, key))
+        };
+        drop(guard);
+        self.changed.notify_all();
+        if let Err(err) = taken {
+            // Nothing can be shown at a time that is past or taken.
+            gst::warning!(
+                CAT,
+                imp = self,
+                "Key frame at {} not used: {err}",
+                gst::ClockTime::from_nseconds(time)
+            );
+        }
+        Ok(())
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "Incoming {event:?}");
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.flush_start(event),
+            gst::EventView::FlushStop(_) => {
+                let pushed = self.srcpad.push_event(event);
+                if let Some(state) = self.state().as_mut() {
+                    state.flush();
+                }
+                pushed
+            }
+            gst::EventView::Caps(caps) => self.set_caps(caps.caps()),
+            gst::EventView::Segment(segment) => {
+                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
+                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
+                    return false;
+                };
+                if let Some(state) = self.state().as_mut() {
+                    state.segment = Some(segment.clone());
+                }
+                true
+            }
+            gst::EventView::Gap(gap) => {
+                let (pts, duration) = gap.get();
+                self.hold(pts, duration.unwrap_or_default());
+                true
+            }
+            gst::EventView::Eos(_) => self.end(event),
+            _ if event.is_serialized() => self.queue_event(event),
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    fn flush_start(&self, event: gst::Event) -> bool {
+        let pushed = self.srcpad.push_event(event);
+        self.interrupt();
+        // Waits until the picture being made is done with.
+        let _ = self.srcpad.stop_task();
+        pushed
+    }
+
+    /// Makes everything that waits give up.
+    fn interrupt(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.flow = Err(gst::FlowError::Flushing);
+            state.wake();
+        }
+        self.changed.notify_all();
+    }
+
+    fn set_caps(&self, caps: &gst::CapsRef) -> bool {
+        let Ok(info) = gst_video::VideoInfo::from_caps(caps) else {
+            gst::error!(CAT, imp = self, "Cannot read the caps {caps:?}");
+            return false;
+        };
+        if let Some(state) = self.state().as_mut() {
+            (state.in_info, state.out) = (Some(info), None);
+        }
+        true
+    }
+
+    /// A GAP: the last key frame is valid up to `position`.
+    fn hold(&self, position: gst::ClockTime, duration: gst::ClockTime) {
+        let mut guard = self.state();
+        let Some(state) = guard.as_mut() else { return };
+        let Some(time) = state.running_time(position) else { return };
+        state.end = state.end.max(time + duration.nseconds());
+        match &mut state.mode {
+            Mode::Undecided => {}
+            Mode::Offline(offline) => {
+                if let Err(err) = offline.timeline.hold(time) {
+                    gst::warning!(CAT, imp = self, "GAP at {position} not used: {err}");
+                }
+            }
+            Mode::Live(live) => live.pacer.hold(time),
+        }
+    }
+
+    /// Keeps a serialized event until the next picture.
+    fn queue_event(&self, event: gst::Event) -> bool {
+        let first = event.type_() == gst::EventType::StreamStart;
+        let ended =
+            first && self.state().as_ref().is_some_and(|state| state.flow == Err(gst::FlowError::Eos));
+        if ended {
+            let _ = self.srcpad.stop_task();
+        }
+        let mut guard = self.state();
+        let Some(state) = guard.as_mut() else { return false };
+        if ended {
+            // A new stream after the end of the last one.
+            state.retire();
+            state.flow = Ok(());
+        }
+        if first {
+            state.events.insert(0, event);
+        } else {
+            state.events.push(event);
+        }
+        true
+    }
+
+    /// The end of the stream; live pictures are still to come before it goes out.
+    fn end(&self, event: gst::Event) -> bool {
+        let mut guard = self.state();
+        let Some(state) = guard.as_mut() else { return false };
+        let end = state.end;
+        match &mut state.mode {
+            Mode::Undecided => {
+                drop(guard);
+                self.push_eos(event)
+            }
+            Mode::Offline(_) => {
+                drop(guard);
+                if let Err(err) = self.finish_offline() {
+                    gst::debug!(CAT, imp = self, "The last pictures were not taken: {err}");
+                }
+                if let Some(state) = self.state().as_mut() {
+                    state.retire();
+                }
+                self.push_eos(event)
+            }
+            Mode::Live(live) => {
+                if state.flow.is_err() {
+                    return false;
+                }
+                live.pacer.finish(end);
+                state.eos = Some(event);
+                state.wake();
+                drop(guard);
+                self.changed.notify_all();
+                true
+            }
+        }
+    }
+
+    fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(q) => {
+                let caps = caps::across(&self.srcpad, true, q.filter());
+                q.set_result(&caps);
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Caps(q) = query.view_mut() {
+            let caps = caps::across(&self.sinkpad, false, q.filter());
+            q.set_result(&caps);
+            return true;
+        }
+        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
+            let (live, min, max) = q.result();
+            if live {
+                let own = self.settings().latency;
+                q.set(live, min + own, max.map(|max| max + own));
+                if let Some(state) = self.state().as_mut() {
+                    state.upstream_latency = min.nseconds();
+                }
+            }
+        }
+        true
+    }
+
+    fn src_activate(
+        &self,
+        pad: &gst::Pad,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "Only push mode is understood"));
+        }
+        if active {
+            if let Some(state) = self.state().as_mut() {
+                state.flow = Ok(());
+            }
+        } else {
+            self.interrupt();
+            pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the output: {err}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! `keyframed models`: what is installed, and whether it is sound.
+
+use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
+
+use anyhow::bail;
+use clap::Subcommand;
+use keyframed_models::{
+    FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
+    checkpoint::{self, Role},
+};
+
+use super::print;
+
+/// Options of `keyframed models`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the installed models and where they lie
+    List,
+    /// Compare checksums and tensor shapes of models
+    Verify {
+        /// Directories or names of installed models [default: all installed]
+        #[arg(value_name = "MODEL")]
+        models: Vec<String>,
+    },
+}
+
+impl Args {
+    /// Carries out the subcommand; fails if a model is damaged.
+    ///
+    /// # Errors
+    /// If there is no model at all, or a name is unknown.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::List => list(),
+            Command::Verify { models } => verify(&models),
+        }
+    }
+}
+
+fn list() -> anyhow::Result<ExitCode> {
+    let installed = checkpoint::list();
+    if installed.is_empty() {
+        bail!("no model is installed; looked in {}", places());
+    }
+    let mut text = String::new();
+    let mut broken = false;
+    for found in &installed {
+        match &found.model {
+            Ok(model) => describe(&mut text, &found.name, model),
+            Err(error) => {
+                broken = true;
+                let _ = writeln!(text, "{}  cannot be used: {error}", found.name);
+            }
+        }
+        let _ = writeln!(text, "    {}", found.dir.display());
+    }
+    print(&text)?;
+    Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn describe(text: &mut String, name: &str, model: &ModelDir) {
+    let manifest = model.manifest();
+    let bytes: u64 = manifest.files.values().flat_map(|files| files.entries()).map(|file| file.size).sum();
+    let (size, defaults) = (manifest.image, &manifest.defaults);
+    let _ = writeln!(
+        text,
+        "{name}  {} (family {}), {}x{} pixels, {} steps, {:.1} MiB, {}",
+        manifest.name,
+        manifest.family,
+        size.width,
+        size.height,
+        defaults.steps,
+        bytes as f64 / f64::from(1 << 20),
+        manifest.licence
+    );
+    if !manifest.description.is_empty() {
+        let _ = writeln!(text, "    {}", manifest.description);
+    }
+    let avatars = avatars(model);
+    if !avatars.is_empty() {
+        let _ = writeln!(text, "    avatars: {}", avatars.join(", "));
+    }
+}
+
+/// Names of a model's reference pictures, sorted.
+pub fn avatars(model: &ModelDir) -> Vec<String> {
+    let entries = fs::read_dir(model.dir().join("avatars")).into_iter().flatten().flatten();
+    let pictures =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "png"));
+    let mut names: Vec<_> =
+        pictures.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+fn verify(names: &[String]) -> anyhow::Result<ExitCode> {
+    let models: Vec<_> = if names.is_empty() {
+        checkpoint::list().into_iter().map(|found| (found.name, found.model)).collect()
+    } else {
+        names.iter().map(|name| (name.clone(), ModelDir::find(name))).collect()
+    };
+    if models.is_empty() {
+        bail!("no model is installed; looked in {}", places());
+    }
+    let mut sound = true;
+    for (name, model) in models {
+        let problems = match model {
+            Ok(model) => problems(&model),
+            Err(error) => vec![error.to_string()],
+        };
+        sound &= problems.is_empty();
+        match problems.as_slice() {
+            [] => print(&format!("{name}: sound\n"))?,
+            problems => problems.iter().try_for_each(|problem| print(&format!("{name}: {problem}\n")))?,
+        }
+    }
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong with a model: checksums of all files first, and if those hold, whether the networks can be built
+/// from them.
+pub fn problems(model: &ModelDir) -> Vec<String> {
+    let begun = |file: &Path| tracing::info!("reading {}", file.display());
+    let damaged: Vec<_> = model.verify(begun).iter().map(ToString::to_string).collect();
+    if !damaged.is_empty() {
+        return damaged;
+    }
+    let generator = LcmGenerator::new(model, Settings::of(model), Placement::default()).map(drop);
+    let film = model.has(Role::Film).then(|| FilmInterpolator::new(model, Placement::default()).map(drop));
+    [Some(generator), film]
+        .into_iter()
+        .flatten()
+        .filter_map(Result::err)
+        .map(|error| error.to_string())
+        .collect()
+}
+
+fn places() -> String {
+    let places: Vec<_> = checkpoint::search_path().iter().map(|place| place.display().to_string()).collect();
+    places.join(", ")
+}
