@@ -49,14 +49,17 @@ impl ModelDir {
         if path.components().count() > 1 || path.is_dir() || path.is_file() {
             return Self::load(path);
         }
-        let places = search_path();
-        match folders(&places).find(|dir| dir.file_name().is_some_and(|name| name == model)) {
+        Self::find_in(&search_path(), model)
+    }
+
+    fn find_in(places: &[PathBuf], name: &str) -> Result<Self> {
+        match folders(places).find(|dir| dir.file_name().is_some_and(|own| own == name)) {
             Some(dir) => Self::load(dir),
             None => {
                 let places: Vec<_> = places.iter().map(|p| p.display().to_string()).collect();
                 let places = places.join(", ");
                 Err(ModelError::Config(format!(
-                    "no model `{model}` in {places} (set {ENVIRONMENT} to add a folder)"
+                    "no model `{name}` in {places} (set {ENVIRONMENT} to add a folder)"
                 )))
             }
         }
@@ -184,14 +187,17 @@ pub struct Installed {
 
 /// All models in the [`search_path`]; of those with the same name, the one found first.
 pub fn list() -> Vec<Installed> {
+    list_in(&search_path())
+}
+
+fn list_in(places: &[PathBuf]) -> Vec<Installed> {
     let mut seen = BTreeSet::new();
-    let places = search_path();
-    let named = folders(&places).filter_map(|dir| {
+    let named = folders(places).filter_map(|dir| {
         let name = dir.file_name()?.to_string_lossy().into_owned();
         Some((name, dir))
     });
-    let first: Vec<_> = named.filter(|(name, _)| seen.insert(name.clone())).collect();
-    first.into_iter().map(|(name, dir)| Installed { model: ModelDir::load(&dir), name, dir }).collect()
+    let first = named.filter(|(name, _)| seen.insert(name.clone()));
+    first.map(|(name, dir)| Installed { model: ModelDir::load(&dir), name, dir }).collect()
 }
 
 /// Where models are looked for, in this order: `$KEYFRAMED_MODELS`, the user's
@@ -237,4 +243,42 @@ fn code_file() -> Option<PathBuf> {
     };
     let mapped = maps.lines().find(holds).and_then(|line| Some(PathBuf::from(&line[line.find('/')?..])));
     mapped.or_else(|| env::current_exe().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_found_by_folder_and_listed_once() -> std::io::Result<()> {
+        let root = tempfile::tempdir()?;
+        let place = |name: &str| root.path().join(name);
+        for folder in ["first/b", "first/a", "first/none", "second/a", "alone"] {
+            fs::create_dir_all(place(folder))?;
+        }
+        for folder in ["first/b", "first/a", "second/a", "alone"] {
+            fs::write(place(folder).join(MANIFEST), "family = 1")?;
+        }
+        let places = [place("absent"), place("first"), place("second"), place("alone")];
+        let found: Vec<_> = list_in(&places).into_iter().map(|m| (m.name, m.dir, m.model.is_err())).collect();
+        let wanted = [("a", "first/a"), ("b", "first/b"), ("alone", "alone")];
+        assert_eq!(found, wanted.map(|(name, dir)| (name.to_owned(), place(dir), true)));
+        // Found, and then refused for what is in it.
+        let refused =
+            |name| ModelDir::find_in(&places, name).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(refused("a").contains("first/a/model.toml"));
+        assert!(refused("none").contains("no model `none`"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_search_path_begins_beside_this_program_or_before() {
+        let program = code_file();
+        let own = env::current_exe().ok();
+        assert_eq!(program, own, "a test is its own program");
+        let places = search_path();
+        let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join("models"));
+        assert!(beside.is_some_and(|beside| places.contains(&beside)));
+        assert_eq!(places.last().map(PathBuf::as_path), Some(Path::new(env!("CARGO_MANIFEST_DIR"))));
+    }
 }

@@ -1,6 +1,6 @@
 //! The feature pyramid: one small extractor run on every scale of the picture.
 
-use super::{ConvLeaky, FilmConfig, half};
+use super::{ConvLeaky, FilmConfig, half, joined};
 use crate::{error::Result, vars::Vars};
 use tch::Tensor;
 
@@ -46,7 +46,7 @@ impl FeatureExtractor {
             .map(|level| {
                 let depths = 0..deepest.min(level + 1);
                 let parts: Vec<&Tensor> = depths.map(|depth| &trees[level - depth][depth]).collect();
-                Tensor::cat(&parts, 1)
+                joined(&parts)
             })
             .collect()
     }

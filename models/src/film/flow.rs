@@ -1,6 +1,6 @@
 //! Residual flow from the coarsest scale to the finest.
 
-use super::{ConvLeaky, FilmConfig, Flow, warp::warp};
+use super::{ConvLeaky, FilmConfig, Flow, joined, warp::warp};
 use crate::{error::Result, nn::Conv2d, vars::Vars};
 use tch::Tensor;
 
@@ -24,8 +24,7 @@ impl Predictor {
     }
 
     fn forward(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        let joined = Tensor::cat(&[a, b], 1);
-        self.last.forward(&self.convs.iter().fold(joined, |x, conv| conv.forward(&x)))
+        self.last.forward(&self.convs.iter().fold(joined(&[a, b]), |x, conv| conv.forward(&x)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The decoder that joins warped pictures and features into one picture.
 
-use super::{ConvLeaky, FilmConfig};
+use super::{ConvLeaky, FilmConfig, joined};
 use crate::{error::Result, nn::Conv2d, vae::double, vars::Vars};
 use tch::Tensor;
 
@@ -59,8 +59,7 @@ impl Fusion {
         let mut x = coarsest.shallow_clone();
         for (step, own) in self.steps.iter().zip(finer.iter().rev()) {
             let wide = step.widen.forward(&double(&x));
-            let joined = Tensor::cat(&[own, &wide], 1);
-            x = step.convs[1].forward(&step.convs[0].forward(&joined));
+            x = step.convs[1].forward(&step.convs[0].forward(&joined(&[own, &wide])));
         }
         self.output.forward(&x)
     }

