@@ -83,7 +83,7 @@ fn options_reach_the_stages() {
     let bench = Bench::new();
     let (clip, picture) = (bench.clip("in.mp4", "dance", 26), bench.picture("ref.png", 64, 64));
     let (out, report) = (bench.path("out.mov"), bench.path("report.json"));
-    let mut run = |options: &[&str]| {
+    let run = |options: &[&str]| {
         succeed(bench.animate(&picture, &clip, &out).arg("--report").arg(&report).args(options));
         json(&report)
     };
