@@ -107,7 +107,8 @@ pub fn run(job: &Job) -> anyhow::Result<Outcome> {
     let watch = Watch::attach(&stages, job.sheet.is_some());
 
     let shown = job.output.display();
-    let finished = run::to_end(&stages, &watch, &clip, rate).with_context(|| format!("{shown} was not made"))?;
+    let finished =
+        run::to_end(&stages, &watch, &clip, rate).with_context(|| format!("{shown} was not made"))?;
     let mut report = Report::new(job, &clip, rate, &stages, &watch, &finished);
     drop(stages);
     if report.output.frames == 0 {
