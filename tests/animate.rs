@@ -9,7 +9,8 @@ use common::{Bench, Measured, json, measure, succeed};
 /// Every frame's checksum, decoded. `None` where there is no ffmpeg.
 fn pictures(video: &Path) -> Option<Vec<u8>> {
     let mut command = Command::new("ffmpeg");
-    let output = command.args(["-v", "error", "-i"]).arg(video).args(["-f", "framemd5", "-"]).output().ok()?;
+    let output =
+        command.args(["-v", "error", "-i"]).arg(video).args(["-f", "framemd5", "-"]).output().ok()?;
     assert!(output.status.success());
     Some(output.stdout)
 }
@@ -60,7 +61,10 @@ fn any_output_rate_keeps_the_duration() {
         let Some(measured) = measure(&out) else { return };
         let expected = duration * number;
         assert!((measured.frames as f64 - expected).abs() <= 1.0, "{fps}: {measured:?}, not {expected}");
-        assert!((measured.duration - duration).abs() <= 1.0 / number + 1e-3, "{fps}: {measured:?}, not {duration}");
+        assert!(
+            (measured.duration - duration).abs() <= 1.0 / number + 1e-3,
+            "{fps}: {measured:?}, not {duration}"
+        );
     }
 }
 
@@ -83,11 +87,22 @@ fn options_reach_the_stages() {
     let bench = Bench::new();
     let (clip, picture) = (bench.clip("in.mp4", "dance", 26), bench.picture("ref.png", 64, 64));
     let (out, report) = (bench.path("out.mov"), bench.path("report.json"));
-    let mut run = |options: &[&str]| {
+    let run = |options: &[&str]| {
         succeed(bench.animate(&picture, &clip, &out).arg("--report").arg(&report).args(options));
         json(&report)
     };
-    let all = run(&["--lambda", "0", "--steps", "1", "--guidance-scale", "1.5", "--size", "64x64", "--device", "cpu"]);
+    let all = run(&[
+        "--lambda",
+        "0",
+        "--steps",
+        "1",
+        "--guidance-scale",
+        "1.5",
+        "--size",
+        "64x64",
+        "--device",
+        "cpu",
+    ]);
     assert_eq!(all["counts"]["key"], 26, "with lambda 0 every frame is a key pose");
     assert_eq!((&all["options"]["steps"], &all["options"]["guidance_scale"]), (&1.into(), &1.5.into()));
     assert!(measure(&out).is_none_or(|m| m.size == (64, 64) && m.frames == 26));
@@ -116,13 +131,18 @@ fn clips_of_many_kinds_are_read() {
     let square = source("width=64,height=64,framerate=25/1");
     let clips = [
         ("mjpeg.avi", format!("{square} ! jpegenc ! avimux")),
-        ("vp8.webm", format!("{} ! vp8enc deadline=1 ! webmmux", source("width=50,height=90,framerate=25/1"))),
+        (
+            "vp8.webm",
+            format!("{} ! vp8enc deadline=1 ! webmmux", source("width=50,height=90,framerate=25/1")),
+        ),
         ("odd.mkv", format!("{} ! x264enc ! matroskamux", source("width=101,height=67,framerate=25/1"))),
         ("tall.mp4", format!("{square} ! video/x-raw,pixel-aspect-ratio=1/1 ! x264enc ! mp4mux")),
         ("late.mkv", format!("{square} ! identity ts-offset=3000000000 ! x264enc ! matroskamux")),
         (
             "sound.mp4",
-            format!("audiotestsrc num-buffers=30 ! audioconvert ! avenc_aac ! mux. {square} ! x264enc ! mp4mux name=mux"),
+            format!(
+                "audiotestsrc num-buffers=30 ! audioconvert ! avenc_aac ! mux. {square} ! x264enc ! mp4mux name=mux"
+            ),
         ),
     ];
     for (name, line) in clips {

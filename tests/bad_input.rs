@@ -42,7 +42,8 @@ fn files_of_another_kind_are_refused() {
     refused(&bench, &picture, &text, "text.mp4 is no video");
     refused(&bench, &text, &clip, "text.mp4 is no picture");
     refused(&bench, &clip, &clip, "in.mp4 is no picture");
-    let sound = bench.launch("sound.mkv", "audiotestsrc num-buffers=20 ! audioconvert ! vorbisenc ! matroskamux");
+    let sound =
+        bench.launch("sound.mkv", "audiotestsrc num-buffers=20 ! audioconvert ! vorbisenc ! matroskamux");
     refused(&bench, &picture, &sound, "sound.mkv holds no video");
 }
 
@@ -50,7 +51,8 @@ fn files_of_another_kind_are_refused() {
 fn a_clip_without_frames_is_refused() {
     let bench = Bench::new();
     let picture = bench.picture("ref.png", 64, 64);
-    let line = "videotestsrc num-buffers=0 ! video/x-raw,width=64,height=64 ! videoconvert ! x264enc ! matroskamux";
+    let line =
+        "videotestsrc num-buffers=0 ! video/x-raw,width=64,height=64 ! videoconvert ! x264enc ! matroskamux";
     let none = bench.launch("none.mkv", line);
     refused(&bench, &picture, &none, "none.mkv");
 }
@@ -59,7 +61,8 @@ fn a_clip_without_frames_is_refused() {
 fn an_mp4_cut_before_its_index_is_refused() {
     let bench = Bench::new();
     let picture = bench.picture("ref.png", 64, 64);
-    let line = "denseposetestsrc num-buffers=50 ! video/x-raw,width=64,height=64 ! videoconvert ! x264enc ! mp4mux";
+    let line =
+        "denseposetestsrc num-buffers=50 ! video/x-raw,width=64,height=64 ! videoconvert ! x264enc ! mp4mux";
     let clip = bench.launch("cut.mp4", line);
     let length = fs::metadata(&clip).unwrap().len();
     fs::OpenOptions::new().write(true).open(&clip).unwrap().set_len(length / 2).unwrap();
@@ -133,7 +136,9 @@ fn outputs_that_cannot_be_written_are_told_first() {
     let bench = Bench::new();
     let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));
     let said = |command: &mut Command| fail(command);
-    assert!(said(&mut bench.animate(&picture, &clip, &bench.path("no/out.mp4"))).contains("there is no folder"));
+    assert!(
+        said(&mut bench.animate(&picture, &clip, &bench.path("no/out.mp4"))).contains("there is no folder")
+    );
     assert!(said(&mut bench.animate(&picture, &clip, &bench.path("out.avi"))).contains(".mp4, .mov or .mkv"));
     assert!(said(&mut bench.animate(&picture, &clip, &clip)).contains("would be overwritten"));
     let mut command = bench.animate(&picture, &clip, &bench.path("out.mp4"));
@@ -201,7 +206,7 @@ fn a_full_disk_leaves_nothing() {
         });
     }
     let said = fail(&mut command);
-    assert!(said.contains("out.mp4") || said.contains("no space"), "{said}");
+    assert!(said.contains("out.mp4 was not made"), "{said}");
     assert_eq!(bench.files(), ["in.mp4", "ref.png"]);
 }
 
@@ -214,7 +219,11 @@ fn an_interrupted_run_leaves_a_video_that_plays() {
     let mut child = bench.animate(&picture, &clip, &out).stdout(Stdio::piped()).spawn().unwrap();
     // Until something has been encoded.
     let started = Instant::now();
-    while !bench.files().iter().any(|f| f.ends_with(".part") && fs::metadata(bench.path(f)).unwrap().len() > 1000) {
+    while !bench
+        .files()
+        .iter()
+        .any(|f| f.ends_with(".part") && fs::metadata(bench.path(f)).unwrap().len() > 1000)
+    {
         assert!(started.elapsed() < Duration::from_secs(120), "nothing is written");
         assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
         std::thread::sleep(Duration::from_millis(50));

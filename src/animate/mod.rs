@@ -106,7 +106,9 @@ pub fn run(job: &Job) -> anyhow::Result<Outcome> {
     let stages = Stages::build(&plan)?;
     let watch = Watch::attach(&stages, job.sheet.is_some());
 
-    let finished = run::to_end(&stages, &watch, &clip, rate)?;
+    let shown = job.output.display();
+    let finished =
+        run::to_end(&stages, &watch, &clip, rate).with_context(|| format!("{shown} was not made"))?;
     let mut report = Report::new(job, &clip, rate, &stages, &watch, &finished);
     drop(stages);
     if report.output.frames == 0 {
@@ -116,7 +118,7 @@ pub fn run(job: &Job) -> anyhow::Result<Outcome> {
     write_extras(job, &watch, &report)?;
 
     if let Some(message) = run::truncation(&clip, &watch, &finished) {
-        bail!("{message}; {} holds what was made of it", job.output.display());
+        bail!("{message}; {shown} holds what was made of it");
     }
     let summary = report.summary(job);
     Ok(match finished.end {

@@ -130,7 +130,7 @@ fn failure(message: &gst::Message) -> anyhow::Error {
     let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
     tracing::debug!("{source}: {error}: {}", message.debug().unwrap_or_default());
     if error.matches(gst::ResourceError::NoSpaceLeft) {
-        return anyhow!("no space is left for the output: what was written has been removed");
+        return anyhow!("no space is left on the disk");
     }
     // Ours are whole sentences; others' make sense with the element's name.
     let ours = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.factory());

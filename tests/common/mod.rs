@@ -87,10 +87,15 @@ impl Bench {
     #[track_caller]
     pub fn picture(&self, name: &str, width: u32, height: u32) -> PathBuf {
         let path = self.path(name);
-        let (cx, cy, r) = (f64::from(width) / 2.0, f64::from(height) / 2.0, f64::from(width.min(height)) / 3.0);
+        let (cx, cy, r) =
+            (f64::from(width) / 2.0, f64::from(height) / 2.0, f64::from(width.min(height)) / 3.0);
         let picture = image::RgbImage::from_fn(width, height, |x, y| {
             let inside = (f64::from(x) - cx).hypot(f64::from(y) - cy) < r;
-            image::Rgb(if inside { [210, 120, 60] } else { [(x * 255 / width) as u8, (y * 255 / height) as u8, 90] })
+            image::Rgb(if inside {
+                [210, 120, 60]
+            } else {
+                [(x * 255 / width) as u8, (y * 255 / height) as u8, 90]
+            })
         });
         picture.save(&path).unwrap();
         path
@@ -129,7 +134,10 @@ pub fn fail(command: &mut Command) -> String {
     assert!(!said.contains("panicked"), "{said}");
     let errors: Vec<_> = said.lines().filter(|line| line.starts_with("keyframed: ")).collect();
     assert!(errors.len() == 1, "one message, not {}:\n{said}", errors.len());
-    assert!(said.lines().count() - errors.len() <= said.matches(" WARN ").count(), "more than one message:\n{said}");
+    assert!(
+        said.lines().count() - errors.len() <= said.matches(" WARN ").count(),
+        "more than one message:\n{said}"
+    );
     errors[0].to_owned()
 }
 
@@ -159,7 +167,9 @@ pub fn measure(video: &Path) -> Option<Measured> {
     assert!(output.status.success(), "{}", text(&output));
     let parsed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let stream = &parsed["streams"][0];
-    let number = |key: &str| stream[key].as_str().unwrap_or_else(|| panic!("no {key}: {stream}")).parse::<f64>().unwrap();
+    let number = |key: &str| {
+        stream[key].as_str().unwrap_or_else(|| panic!("no {key}: {stream}")).parse::<f64>().unwrap()
+    };
     Some(Measured {
         frames: number("nb_read_frames") as u64,
         duration: number("duration"),

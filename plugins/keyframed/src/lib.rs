@@ -9,10 +9,13 @@
 //! (selection, pacing) and `keyframed-models` (networks, feature `torch`); registration touches neither.
 use gst::glib;
 
+pub mod avataranimate;
 pub mod denseposetestsrc;
 pub mod filminterpolate;
 pub mod keyposeselect;
+pub mod lcmanimate;
 mod models;
+mod reference;
 mod video;
 
 /// Makes the elements known to this process, for programs that link this crate instead of loading the library.
@@ -26,7 +29,9 @@ pub fn plugin_register_static() -> Result<(), glib::BoolError> {
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     denseposetestsrc::register(plugin)?;
     keyposeselect::register(plugin)?;
+    lcmanimate::register(plugin)?;
     filminterpolate::register(plugin)?;
+    avataranimate::register(plugin)?;
     Ok(())
 }
 

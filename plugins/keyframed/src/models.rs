@@ -1,10 +1,65 @@
 //! The networks, if this build has them: the one place where the elements meet `keyframed-models`.
-use keyframed_engine::Interpolator;
+use std::path::PathBuf;
+
+use keyframed_engine::{Interpolator, KeyframeGenerator};
+
+#[cfg(feature = "torch")]
+mod torch;
+#[cfg(feature = "torch")]
+pub use torch::{film, open};
+
+/// The model that comes with keyframed.
+pub const EMBEDDED: &str = "mini";
 
 /// What was loaded, or one line that says why not.
 pub type LoadResult<T> = Result<T, String>;
 
-/// FILM of a model directory (`None`: the embedded model) on a device.
-pub fn film(_model: Option<&str>, _device: &str) -> LoadResult<Box<dyn Interpolator>> {
-    Err("this build has no networks".into())
+/// Settings of a generator; `None` is the model's default.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Tuning {
+    pub steps: Option<u32>,
+    pub guidance_scale: Option<f64>,
+    pub lora_scale: Option<f64>,
+    pub context_frames: Option<u32>,
+    pub seed: u64,
+}
+
+/// A generator whose settings can change between two key frames.
+pub trait Animator: KeyframeGenerator {
+    /// Changes the settings; if it fails the old ones stay in force.
+    fn tune(&mut self, tuning: &Tuning) -> LoadResult<()>;
+}
+
+/// A model whose description has been read, not yet its weights.
+pub trait OpenModel: Send + Sync {
+    /// Width and height of its pictures.
+    fn size(&self) -> (u32, u32);
+    /// Its defaults, every field filled in.
+    fn defaults(&self) -> Tuning;
+    /// Folder of the reference pictures that come with it, which may not exist.
+    fn avatars(&self) -> PathBuf;
+    /// Reads the weights: seconds, for large models more. `device` is auto, cpu, cuda or cuda:N, `dtype` auto,
+    /// f32 or bf16.
+    fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>>;
+}
+
+/// An error and what caused it, on one line.
+pub fn describe(err: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(err.source(), |cause| cause.source());
+    causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(not(feature = "torch"))]
+const NO_NETWORKS: &str = "this build has no networks (feature `torch`)";
+
+/// Opens a model by name or directory.
+#[cfg(not(feature = "torch"))]
+pub fn open(_model: &str) -> LoadResult<Box<dyn OpenModel>> {
+    Err(NO_NETWORKS.into())
+}
+
+/// FILM of a model.
+#[cfg(not(feature = "torch"))]
+pub fn film(_model: &str, _device: &str) -> LoadResult<Box<dyn Interpolator>> {
+    Err(NO_NETWORKS.into())
 }

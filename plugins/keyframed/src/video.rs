@@ -33,3 +33,21 @@ pub fn read_frame(buffer: &gst::BufferRef, info: &gst_video::VideoInfo) -> Resul
     let data = mapped.plane_data(0).map_err(|e| e.to_string())?;
     Frame::from_strided(info.width(), info.height(), stride, data).map_err(|e| e.to_string())
 }
+
+/// A buffer with `frame` laid out as `info` says. A picture whose rows need no padding is shared, not copied.
+///
+/// # Errors
+/// If the two differ in size.
+pub fn write_frame(frame: &Frame, info: &gst_video::VideoInfo) -> Result<gst::Buffer, String> {
+    if (frame.width(), frame.height()) != (info.width(), info.height()) {
+        let (w, h) = (frame.width(), frame.height());
+        return Err(format!("it has {w}x{h} pixels, not {}x{}", info.width(), info.height()));
+    }
+    let stride = usize::try_from(info.stride()[0]).map_err(|_| "negative stride")?;
+    if stride == frame.width() as usize * 3 {
+        return Ok(gst::Buffer::from_slice(frame.shared()));
+    }
+    let mut data = vec![0; info.size()];
+    frame.copy_to_strided(&mut data, stride).map_err(|e| e.to_string())?;
+    Ok(gst::Buffer::from_mut_slice(data))
+}

@@ -76,6 +76,45 @@ pub struct FilmInterpolate {
     rungs: Mutex<Rungs>,
 }
 
+/// What `gst-inspect-1.0` shows. Specifications of its own for each call: every class needs some.
+pub(crate) fn properties() -> Vec<glib::ParamSpec> {
+    let default = Settings::default();
+    vec![
+        glib::ParamSpecString::builder("model")
+            .nick("Model")
+            .blurb("Name or directory of the model with FILM's weights")
+            .default_value(Some(default.model.as_str()))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("device")
+            .nick("Device")
+            .blurb("Where FILM runs: auto, cpu, cuda, cuda:N")
+            .default_value(Some(default.device.as_str()))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("latency")
+            .nick("Latency")
+            .blurb("Time (ns) that output stays behind input in live pipelines")
+            .maximum(60 * gst::ClockTime::SECOND.nseconds())
+            .default_value(default.latency.nseconds())
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("max-quality", default.max_quality)
+            .nick("Maximum quality")
+            .blurb("Best way of making in-betweens; overload in live pipelines picks cheaper ones")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb(
+                "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late, \
+                 dropped, failed; rung in force; busy-time (ns); latency-p50, -p95, -p99 (ns, live)",
+            )
+            .read_only()
+            .build(),
+    ]
+}
+
 #[glib::object_subclass]
 impl ObjectSubclass for FilmInterpolate {
     const NAME: &'static str = "GstFilmInterpolate";
@@ -124,49 +163,16 @@ impl ObjectSubclass for FilmInterpolate {
 
 impl ObjectImpl for FilmInterpolate {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let default = Settings::default();
-            vec![
-                glib::ParamSpecString::builder("model")
-                    .nick("Model")
-                    .blurb("Model directory with FILM's weights (none: the embedded model)")
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecString::builder("device")
-                    .nick("Device")
-                    .blurb("Where FILM runs: auto, cpu, cuda, cuda:N")
-                    .default_value(Some(default.device.as_str()))
-                    .mutable_ready()
-                    .build(),
-                glib::ParamSpecUInt64::builder("latency")
-                    .nick("Latency")
-                    .blurb("Time (ns) that output stays behind input in live pipelines")
-                    .maximum(60 * gst::ClockTime::SECOND.nseconds())
-                    .default_value(default.latency.nseconds())
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecEnum::builder_with_default("max-quality", default.max_quality)
-                    .nick("Maximum quality")
-                    .blurb("Best way of making in-betweens; overload in live pipelines picks cheaper ones")
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb(
-                        "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late, \
-                         dropped, failed; rung in force; busy-time (ns); latency-p50, -p95, -p99 (ns, live)",
-                    )
-                    .read_only()
-                    .build(),
-            ]
-        });
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(properties);
         &PROPERTIES
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let set = match pspec.name() {
-            "model" => value.get().map(|v| settings.model = v),
+            "model" => value
+                .get::<Option<String>>()
+                .map(|v| settings.model = v.unwrap_or_else(|| models::EMBEDDED.into())),
             "device" => {
                 value.get::<Option<String>>().map(|v| settings.device = v.unwrap_or_else(|| "auto".into()))
             }
@@ -296,7 +302,7 @@ impl FilmInterpolate {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let load = move || {
             // Nobody may be waiting any more: the element was stopped.
-            let _ = sender.send(models::film(settings.model.as_deref(), &settings.device));
+            let _ = sender.send(models::film(&settings.model, &settings.device));
         };
         match std::thread::Builder::new().name("film-load".into()).spawn(load) {
             Ok(_) => Some(receiver),

@@ -46,6 +46,8 @@ glib::wrapper! {
     pub struct FilmInterpolate(ObjectSubclass<imp::FilmInterpolate>) @extends gst::Element, gst::Object;
 }
 
+pub(crate) use imp::properties;
+
 /// Registers the element.
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     Quality::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());

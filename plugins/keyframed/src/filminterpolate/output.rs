@@ -9,6 +9,7 @@ use super::{
     imp::{CAT, FilmInterpolate},
     state::State,
 };
+use crate::video::write_frame;
 
 /// One picture of the output grid.
 pub struct Picture {
@@ -46,10 +47,13 @@ impl State {
 impl FilmInterpolate {
     /// Sends a picture, and first the events that belong before it.
     pub(super) fn push_picture(&self, picture: Picture) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let buffer = buffer(&picture).map_err(|err| {
+        let mut buffer = write_frame(&picture.frame, &picture.out.info).map_err(|err| {
             gst::element_imp_error!(self, gst::ResourceError::Write, ("Cannot write a picture: {err}"));
             gst::FlowError::Error
         })?;
+        let buffer_ref = buffer.make_mut();
+        buffer_ref.set_pts(gst::ClockTime::from_nseconds(picture.pts));
+        buffer_ref.set_duration(gst::ClockTime::from_nseconds(picture.duration));
         let events = {
             let mut guard = self.state();
             let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
@@ -72,21 +76,4 @@ impl FilmInterpolate {
         }
         self.srcpad.push_event(eos)
     }
-}
-
-/// The picture as GStreamer lays it out. Pictures that need no padding are not copied.
-fn buffer(picture: &Picture) -> Result<gst::Buffer, String> {
-    let (info, frame) = (&picture.out.info, &picture.frame);
-    let stride = usize::try_from(info.stride()[0]).map_err(|_| "negative stride")?;
-    let mut buffer = if stride == frame.width() as usize * 3 {
-        gst::Buffer::from_slice(frame.shared())
-    } else {
-        let mut data = vec![0; info.size()];
-        frame.copy_to_strided(&mut data, stride).map_err(|e| e.to_string())?;
-        gst::Buffer::from_mut_slice(data)
-    };
-    let buffer_ref = buffer.make_mut();
-    buffer_ref.set_pts(gst::ClockTime::from_nseconds(picture.pts));
-    buffer_ref.set_duration(gst::ClockTime::from_nseconds(picture.duration));
-    Ok(buffer)
 }

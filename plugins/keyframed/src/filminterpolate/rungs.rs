@@ -6,7 +6,7 @@ use std::{
 
 use keyframed_engine::{Crossfade, Frame, Interpolator, Repeat, Rung, Warp};
 
-use crate::models::LoadResult;
+use crate::models::{LoadResult, describe};
 
 /// How far FILM's weights are.
 enum Film {
@@ -112,7 +112,7 @@ impl Rungs {
                 // Even repeating failed: the two differ in size, or the time is not between them.
                 (Err(_), None) => break if t < 0.5 { a.clone() } else { b.clone() },
                 (Err(err), Some(cheaper)) => {
-                    trouble.get_or_insert_with(|| err.to_string());
+                    trouble.get_or_insert_with(|| describe(&err));
                     rung = cheaper;
                 }
             }

@@ -3,12 +3,14 @@ use std::{collections::VecDeque, sync::Arc};
 
 use keyframed_engine::{Counters, Frame, Nanos, Pacer, Timeline};
 
+use crate::models::EMBEDDED;
+
 use super::{Quality, caps::OutCaps, rungs::RungStats};
 
 /// Properties.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    pub model: Option<String>,
+    pub model: String,
     pub device: String,
     pub latency: gst::ClockTime,
     pub max_quality: Quality,
@@ -18,7 +20,7 @@ impl Default for Settings {
     /// Half a second covers the default window of `keyposeselect` at 25 frames a second.
     fn default() -> Self {
         let latency = gst::ClockTime::from_mseconds(500);
-        Self { model: None, device: "auto".into(), latency, max_quality: Quality::default() }
+        Self { model: EMBEDDED.into(), device: "auto".into(), latency, max_quality: Quality::default() }
     }
 }
 

@@ -89,6 +89,51 @@ pub struct KeyPoseSelect {
     state: Mutex<Option<State>>,
 }
 
+/// What `gst-inspect-1.0` shows. Specifications of its own for each call: every class needs some.
+pub(crate) fn properties() -> Vec<glib::ParamSpec> {
+    let default = SelectConfig::default();
+    vec![
+        glib::ParamSpecDouble::builder("lambda")
+            .nick("Lambda")
+            .blurb("MSE from the last key pose, pixel values in [0, 1], at which a frame is a key pose")
+            .minimum(0.)
+            .maximum(1.)
+            .default_value(default.lambda)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt::builder("window")
+            .nick("Window")
+            .blurb("Frames after a key pose at which the newest frame is one whatever its MSE")
+            .minimum(1)
+            .default_value(default.window)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecDouble::builder("target-key-rate")
+            .nick("Target key rate")
+            .blurb("Key poses a second that lambda should follow the motion to give (0 = fixed lambda)")
+            .minimum(0.)
+            .maximum(1000.)
+            .default_value(default.target_key_rate)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecDouble::builder("still-epsilon")
+            .nick("Still epsilon")
+            .blurb("MSE below which a pose has not changed at all and the last key frame is held")
+            .minimum(0.)
+            .maximum(1.)
+            .default_value(default.still_epsilon)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb(
+                "Counts: in, key (and by reason), held, skipped; lambda in force; key-ratio; busy-time (ns)",
+            )
+            .read_only()
+            .build(),
+    ]
+}
+
 #[glib::object_subclass]
 impl ObjectSubclass for KeyPoseSelect {
     const NAME: &'static str = "GstKeyPoseSelect";
@@ -122,47 +167,7 @@ impl ObjectSubclass for KeyPoseSelect {
 
 impl ObjectImpl for KeyPoseSelect {
     fn properties() -> &'static [glib::ParamSpec] {
-        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-            let default = SelectConfig::default();
-            vec![
-                glib::ParamSpecDouble::builder("lambda")
-                    .nick("Lambda")
-                    .blurb("MSE from the last key pose, pixel values in [0, 1], at which a frame is a key pose")
-                    .minimum(0.)
-                    .maximum(1.)
-                    .default_value(default.lambda)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecUInt::builder("window")
-                    .nick("Window")
-                    .blurb("Frames after a key pose at which the newest frame is one whatever its MSE")
-                    .minimum(1)
-                    .default_value(default.window)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecDouble::builder("target-key-rate")
-                    .nick("Target key rate")
-                    .blurb("Key poses a second that lambda should follow the motion to give (0 = fixed lambda)")
-                    .minimum(0.)
-                    .maximum(1000.)
-                    .default_value(default.target_key_rate)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecDouble::builder("still-epsilon")
-                    .nick("Still epsilon")
-                    .blurb("MSE below which a pose has not changed at all and the last key frame is held")
-                    .minimum(0.)
-                    .maximum(1.)
-                    .default_value(default.still_epsilon)
-                    .mutable_playing()
-                    .build(),
-                glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-                    .nick("Statistics")
-                    .blurb("Counts: in, key (and by reason), held, skipped; lambda in force; key-ratio; busy-time (ns)")
-                    .read_only()
-                    .build(),
-            ]
-        });
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(properties);
         &PROPERTIES
     }
 

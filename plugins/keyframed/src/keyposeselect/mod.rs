@@ -8,6 +8,8 @@ glib::wrapper! {
     pub struct KeyPoseSelect(ObjectSubclass<imp::KeyPoseSelect>) @extends gst::Element, gst::Object;
 }
 
+pub(crate) use imp::properties;
+
 /// Registers the element.
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(Some(plugin), "keyposeselect", gst::Rank::NONE, KeyPoseSelect::static_type())

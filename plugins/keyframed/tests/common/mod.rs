@@ -1,7 +1,7 @@
 //! What the element tests share. Every warning of GLib or GStreamer is fatal, as under `G_DEBUG=fatal-warnings`.
 #![allow(dead_code)]
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::Once,
 };
@@ -93,10 +93,15 @@ pub fn documented_lines(source: &str) -> Vec<String> {
 /// Runs the documented lines of an element with the built library in `GST_PLUGIN_PATH`, windows replaced by
 /// sinks that keep time. Skips with a reason where `gst-launch-1.0` is missing.
 pub fn check_documented_lines(source: &str) {
+    check_documented_lines_with(source, &[]);
+}
+
+/// As `check_documented_lines`, with more environment.
+pub fn check_documented_lines_with(source: &str, environment: &[(&str, &Path)]) {
     let lines = documented_lines(source);
     assert!(!lines.is_empty(), "the element's documentation has no gst-launch-1.0 line");
     for line in lines {
-        let Some(output) = launch(&line.replace("autovideosink", "fakesink sync=true")) else {
+        let Some(output) = launch(&line.replace("autovideosink", "fakesink sync=true"), environment) else {
             eprintln!("skipped: gst-launch-1.0 is not installed");
             return;
         };
@@ -106,23 +111,22 @@ pub fn check_documented_lines(source: &str) {
     }
 }
 
-fn launch(line: &str) -> Option<Output> {
-    let dir = std::env::temp_dir().join(format!("keyframed-launch-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+fn launch(line: &str, environment: &[(&str, &Path)]) -> Option<Output> {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
     // The library alone: the folder it lies in holds every other build product, too.
     let link = dir.join("libgstkeyframed.so");
-    let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(library(), &link).unwrap();
     let output = Command::new("sh")
         .arg("-c")
         .arg(format!("exec timeout 120 {line}"))
-        .env("GST_PLUGIN_PATH", &dir)
+        .env("GST_PLUGIN_PATH", dir)
         .env("GST_REGISTRY", dir.join("registry.bin"))
         .env("G_DEBUG", "fatal-warnings")
+        .envs(environment.iter().copied())
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
         .output()
         .unwrap();
-    let _ = std::fs::remove_dir_all(&dir);
     (output.status.code() != Some(127)).then_some(output)
 }
 
@@ -134,4 +138,16 @@ fn library() -> PathBuf {
         .into_iter()
         .find(|path| path.exists())
         .expect("cargo builds the library before its tests")
+}
+
+/// Messages of a type that are on the bus, as text.
+pub fn messages(bus: &gst::Bus, type_: gst::MessageType) -> Vec<String> {
+    bus.iter_filtered(&[type_])
+        .map(|message| match message.view() {
+            gst::MessageView::Error(m) => m.error().to_string(),
+            gst::MessageView::Warning(m) => m.error().to_string(),
+            gst::MessageView::Progress(m) => format!("{:?} {}: {}", m.get().0, m.get().1, m.get().2),
+            _ => String::new(),
+        })
+        .collect()
 }

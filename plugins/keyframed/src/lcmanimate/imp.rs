@@ -1,0 +1,227 @@
+/**
+ * SECTION:element-lcmanimate
+ * @see_also: keyposeselect, filminterpolate, avataranimate
+ *
+ * Makes a key frame of the reference picture for every key pose (DensePose picture) that comes in, with the same
+ * timestamps: MagicAnimate's networks, sampled in a few steps by a latent consistency model. Any size of key pose
+ * is taken, the output has the size of the model. GAP events, which hold a key frame, pass in their place.
+ *
+ * `model` names a model directory: a path, or a name looked up where models are installed. `reference` is a picture
+ * file (PNG, JPEG, WebP), or the name of one of the pictures that come with the model; if it is not set, the first
+ * of those. Missing or broken files are errors when the element starts.
+ *
+ * The weights are read on a thread of their own; progress messages (code `load-model`) tell how far it is. Until
+ * then key poses wait.
+ *
+ * ## Offline (`leaky=false`, or `auto` and upstream not live)
+ *
+ * Nothing is lost: one key pose waits while one is worked on, and then upstream is blocked. Two runs with the same
+ * properties give the same bytes.
+ *
+ * ## Live (`leaky=true`, or `auto` and upstream live)
+ *
+ * One key pose waits while one is worked on; a newer one takes its place (counted as dropped). So lag never
+ * builds up. The time from a key pose's arrival to its key frame is measured and answered to the LATENCY query;
+ * when a key frame takes longer than that, the pipeline is told to redistribute latency. At most 2 seconds are
+ * declared. A key frame that fails is left out with a warning; eight in a row are an error.
+ *
+ * ## Changes while running
+ *
+ * `steps`, `guidance-scale`, `lora-scale`, `context-frames` and `seed` take effect with the next key frame.
+ * `reference` does, too: the new picture is read and checked first, and if it cannot be used a warning says so and
+ * the old one stays. A flush makes the networks forget earlier key frames.
+ *
+ * |[
+ * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink
+ * ]| Shows key frames of the embedded model's first avatar.
+ */
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::{glib, prelude::*, subclass::prelude::*};
+
+use super::{
+    settings::{self, Settings},
+    state::{State, Worker},
+};
+use crate::video::rgb_caps;
+
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("lcmanimate", gst::DebugColorFlags::empty(), Some("Key frames from key poses"))
+});
+
+/// Lock order: `worker`, then `state`, then `settings`. The worker thread holds `worker` while a network runs;
+/// nothing else may wait for it then, so other threads take it only while the task does not exist. `state` and
+/// `settings` are never held while pushing, posting, or running a network.
+pub struct LcmAnimate {
+    pub(super) sinkpad: gst::Pad,
+    pub(super) srcpad: gst::Pad,
+    settings: Mutex<Settings>,
+    state: Mutex<Option<State>>,
+    worker: Mutex<Worker>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for LcmAnimate {
+    const NAME: &'static str = "GstLcmAnimate";
+    type Type = super::LcmAnimate;
+    type ParentType = gst::Element;
+
+    fn with_class(class: &Self::Class) -> Self {
+        let pad = |name| gst::Pad::builder_from_template(&class.pad_template(name).unwrap());
+        let sinkpad = pad("sink")
+            .chain_function(|pad, parent, buffer| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |this| this.sink_chain(pad, buffer),
+                )
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
+            })
+            .build();
+        let srcpad = pad("src")
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
+            })
+            .activatemode_function(|pad, parent, mode, active| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "Panic in activation")),
+                    |this| this.src_activate(pad, mode, active),
+                )
+            })
+            .build();
+        let worker = Worker { arriving: None, animator: None, epoch: 0 };
+        Self {
+            sinkpad,
+            srcpad,
+            settings: Mutex::default(),
+            state: Mutex::default(),
+            worker: Mutex::new(worker),
+        }
+    }
+}
+
+impl ObjectImpl for LcmAnimate {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(settings::properties);
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let result = match pspec.name() {
+            "reference" => value.get().map(|name| self.set_reference(name)).map_err(|err| err.to_string()),
+            name => {
+                let mut result = Ok(());
+                self.change_settings(|settings| result = settings.set(name, value));
+                result.map_err(|err| err.to_string())
+            }
+        };
+        if let Err(err) = result {
+            gst::error!(CAT, imp = self, "Property {}: {err}", pspec.name());
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        if pspec.name() == "stats" {
+            return self.stats().to_value();
+        }
+        let defaults = self.state().as_ref().map(|state| state.model.defaults());
+        let value = self.settings().get(pspec.name(), defaults.as_ref());
+        value.unwrap_or_else(|| pspec.default_value().clone())
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        for pad in [&self.sinkpad, &self.srcpad] {
+            // Cannot fail: the names differ and the pads have no parent yet.
+            let _ = self.obj().add_pad(pad);
+        }
+    }
+}
+
+impl GstObjectImpl for LcmAnimate {}
+
+impl ElementImpl for LcmAnimate {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "LCM animator",
+                "Filter/Effect/Video",
+                "Makes key frames of a reference picture from DensePose key poses, by a few-step MagicAnimate",
+                env!("CARGO_PKG_REPOSITORY"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, direction| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &rgb_caps()).ok()
+            };
+            let pads = [template("sink", gst::PadDirection::Sink), template("src", gst::PadDirection::Src)];
+            pads.into_iter().flatten().collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::ReadyToPaused
+            && let Err(err) = self.prepare()
+        {
+            self.post_error_message(err);
+            return Err(gst::StateChangeError);
+        }
+        let result = self.parent_change_state(transition);
+        let stopped = transition == gst::StateChange::PausedToReady;
+        if stopped || (transition == gst::StateChange::ReadyToPaused && result.is_err()) {
+            *self.state() = None;
+            *self.worker() = Worker { arriving: None, animator: None, epoch: 0 };
+        }
+        result
+    }
+}
+
+impl LcmAnimate {
+    pub(super) fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let guard = self.state();
+        let counts = guard.as_ref().map(|state| state.counts).unwrap_or_default();
+        let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let reference = guard.as_ref().and_then(|state| state.reference.as_ref());
+        gst::Structure::builder("lcmanimate-stats")
+            .field("in", counts.input)
+            .field("generated", counts.generated)
+            .field("dropped", counts.dropped)
+            .field("failed", counts.failed)
+            .field("busy-time", nanos(counts.busy))
+            .field("last-time", nanos(counts.last))
+            .field("latency", guard.as_ref().map_or(0, |state| state.latency))
+            .field("loaded", guard.as_ref().is_some_and(|state| state.loaded))
+            .field("reference", reference.map(|path| path.display().to_string()))
+            .build()
+    }
+}

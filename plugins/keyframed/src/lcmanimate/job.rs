@@ -1,0 +1,77 @@
+//! What waits between the sink pad and the worker: at most one key pose, and the events around it.
+use std::time::Instant;
+
+use keyframed_engine::Frame;
+
+/// A key pose to be animated.
+#[derive(Debug)]
+pub struct Pose {
+    pub frame: Frame,
+    /// For its timestamps and metadata; the pixels are replaced.
+    pub buffer: gst::Buffer,
+    /// Running time, nanoseconds.
+    pub time: u64,
+    /// When it came.
+    pub since: Instant,
+}
+
+/// The unit that the worker takes. In time order: `before`, `pose`, `after`.
+#[derive(Debug, Default)]
+pub struct Job {
+    /// Flushes before it: a job of before the last flush is dropped.
+    pub epoch: u64,
+    pub before: Vec<gst::Event>,
+    pub pose: Option<Pose>,
+    pub after: Vec<gst::Event>,
+}
+
+impl Job {
+    /// An event alone.
+    pub fn event(epoch: u64, event: gst::Event) -> Self {
+        Self { epoch, before: vec![event], ..Self::default() }
+    }
+
+    /// A key pose alone.
+    pub fn pose(epoch: u64, pose: Pose) -> Self {
+        Self { epoch, pose: Some(pose), ..Self::default() }
+    }
+
+    /// Adds an event at the end.
+    pub fn push(&mut self, event: gst::Event) {
+        if self.pose.is_some() { self.after.push(event) } else { self.before.push(event) }
+    }
+
+    /// Lets a newer key pose take this one's place; returns whether there was one. Events stay, but for GAPs
+    /// that held the key frame which is not made now.
+    pub fn replace(&mut self, pose: Pose) -> bool {
+        let replaced = self.pose.replace(pose).is_some();
+        let after = std::mem::take(&mut self.after);
+        self.before.extend(after.into_iter().filter(|event| event.type_() != gst::EventType::Gap));
+        replaced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pose(ms: u64) -> Pose {
+        let frame = Frame::filled(1, 1, [0; 3]).unwrap();
+        Pose { frame, buffer: gst::Buffer::new(), time: ms, since: Instant::now() }
+    }
+
+    #[test]
+    fn newer_poses_replace_older_ones_and_their_holds() {
+        gst::init().unwrap();
+        let gap = |ms| gst::event::Gap::builder(gst::ClockTime::from_mseconds(ms)).build();
+        let mut job = Job::event(0, gap(1));
+        assert!(!job.replace(pose(2)), "nothing waited");
+        job.push(gap(3));
+        job.push(gst::event::Tag::new(gst::TagList::new()));
+        assert!(job.replace(pose(4)));
+        let types = |events: &[gst::Event]| events.iter().map(|e| e.type_()).collect::<Vec<_>>();
+        assert_eq!(types(&job.before), [gst::EventType::Gap, gst::EventType::Tag]);
+        assert!(job.after.is_empty());
+        assert_eq!(job.pose.unwrap().time, 4);
+    }
+}

@@ -1,0 +1,92 @@
+//! Loading: the model's description and the reference at start, the weights on a thread of their own.
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+
+use gst::{prelude::*, subclass::prelude::*};
+use keyframed_engine::Frame;
+
+use super::{
+    imp::{CAT, LcmAnimate},
+    state::{State, Worker},
+};
+use crate::{
+    models::{self, OpenModel},
+    reference,
+};
+
+impl LcmAnimate {
+    /// Opens the model and the reference, and starts reading the weights.
+    pub(super) fn prepare(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = self.settings();
+        let model: Arc<dyn OpenModel> = models::open(&settings.model)
+            .map_err(|err| gst::error_msg!(gst::ResourceError::OpenRead, ["{err}"]))?
+            .into();
+        let reference = find_reference(settings.reference.as_deref(), model.as_ref())
+            .map_err(|err| gst::error_msg!(gst::ResourceError::NotFound, ["{err}"]))?;
+        let arriving = self.load(model.clone())?;
+        *self.worker() = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
+        *self.state() = Some(State::new(model, Some(reference)));
+        Ok(())
+    }
+
+    fn load(
+        &self,
+        model: Arc<dyn OpenModel>,
+    ) -> Result<mpsc::Receiver<models::LoadResult<Box<dyn models::Animator>>>, gst::ErrorMessage> {
+        let settings = self.settings();
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let this = self.obj().downgrade();
+        let progress = move |kind, text: &str| {
+            if let Some(this) = this.upgrade() {
+                let message = gst::message::Progress::builder(kind, "load-model", text).src(&this).build();
+                let _ = this.post_message(message);
+            }
+        };
+        let load = move || {
+            progress(gst::ProgressType::Start, &format!("Loading the model {}", settings.model));
+            let loaded = model.load(&settings.tuning, &settings.device, settings.dtype.name());
+            match &loaded {
+                Ok(_) => progress(gst::ProgressType::Complete, "The model is loaded"),
+                Err(err) => progress(gst::ProgressType::Error, err),
+            }
+            // Nobody may be waiting any more: the element was stopped.
+            let _ = sender.send(loaded);
+        };
+        std::thread::Builder::new()
+            .name("lcm-load".into())
+            .spawn(load)
+            .map(|_| receiver)
+            .map_err(|err| gst::error_msg!(gst::CoreError::Thread, ["Cannot start the loader: {err}"]))
+    }
+
+    /// Changes the reference. While running it is decoded first, and if that fails the old one stays.
+    pub(super) fn set_reference(&self, name: Option<String>) {
+        let model = self.state().as_ref().map(|state| state.model.clone());
+        if let Some(model) = model {
+            match find_reference(name.as_deref(), model.as_ref()) {
+                Ok(reference) => {
+                    if let Some(state) = self.state().as_mut() {
+                        state.next_reference = Some(reference);
+                    }
+                }
+                Err(err) => {
+                    gst::debug!(CAT, imp = self, "Reference {name:?} refused: {err}");
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::NotFound,
+                        ("{err}. The old reference stays")
+                    );
+                    return;
+                }
+            }
+        }
+        self.change_settings(|settings| settings.reference = name);
+    }
+}
+
+fn find_reference(name: Option<&str>, model: &dyn OpenModel) -> Result<(Frame, PathBuf), String> {
+    let path = reference::find(name, &model.avatars())?;
+    Ok((reference::load(&path)?, path))
+}

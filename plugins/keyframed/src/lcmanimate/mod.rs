@@ -1,0 +1,80 @@
+//! `lcmanimate`: key frames of the reference from key poses.
+use gst::{glib, prelude::*};
+
+mod imp;
+mod job;
+mod load;
+mod pads;
+mod settings;
+mod state;
+mod work;
+
+/// What `lcmanimate` does with key poses that come while one is waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLcmAnimateLeaky")]
+#[repr(i32)]
+pub enum Leaky {
+    /// As upstream is.
+    #[default]
+    #[enum_value(name = "Replace in live pipelines, block in others", nick = "auto")]
+    Auto,
+    /// Replace.
+    #[enum_value(name = "A newer key pose replaces the waiting one", nick = "true")]
+    True,
+    /// Block.
+    #[enum_value(name = "Block upstream, lose nothing", nick = "false")]
+    False,
+}
+
+/// How earlier key frames are taken into account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLcmAnimateContextMode")]
+#[repr(i32)]
+pub enum ContextMode {
+    /// As MagicAnimate does.
+    #[default]
+    #[enum_value(name = "Noise the context again and run the whole window", nick = "recompute")]
+    Recompute,
+}
+
+/// Number format of the networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLcmAnimateDtype")]
+#[repr(i32)]
+pub enum Dtype {
+    /// By the device.
+    #[default]
+    #[enum_value(name = "bfloat16 where the device computes it faster, else float32", nick = "auto")]
+    Auto,
+    /// 32 bits.
+    #[enum_value(name = "float32", nick = "f32")]
+    F32,
+    /// 16 bits.
+    #[enum_value(name = "bfloat16 for convolutions and matrix products", nick = "bf16")]
+    Bf16,
+}
+
+impl Dtype {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+glib::wrapper! {
+    /// Filter that makes key frames; behaviour in the documentation of `imp`.
+    pub struct LcmAnimate(ObjectSubclass<imp::LcmAnimate>) @extends gst::Element, gst::Object;
+}
+
+pub(crate) use settings::properties;
+
+/// Registers the element.
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    for enumeration in [Leaky::static_type(), ContextMode::static_type(), Dtype::static_type()] {
+        enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
+    gst::Element::register(Some(plugin), "lcmanimate", gst::Rank::NONE, LcmAnimate::static_type())
+}

@@ -1,0 +1,107 @@
+//! What `lcmanimate` remembers while it runs.
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc::Receiver},
+    time::Duration,
+};
+
+use keyframed_engine::{Frame, Mailbox, Policy};
+
+use super::job::Job;
+use crate::models::{Animator, LoadResult, OpenModel};
+
+/// Longest latency that is declared. A machine that needs longer for a key frame shows it late rather than
+/// making everything wait for it.
+const MOST_LATENCY: Duration = Duration::from_secs(2);
+/// Steps in which the declared latency grows.
+const LATENCY_STEP: u64 = 10_000_000;
+
+/// Counts since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    pub input: u64,
+    pub generated: u64,
+    pub dropped: u64,
+    pub failed: u64,
+    /// Failures since the last key frame.
+    pub failed_running: u64,
+    /// Time spent generating.
+    pub busy: Duration,
+    /// Time that the last key frame took.
+    pub last: Duration,
+}
+
+/// Exists from READY to PAUSED to READY.
+pub struct State {
+    pub model: Arc<dyn OpenModel>,
+    /// Between the sink pad and the worker.
+    pub mailbox: Arc<Mailbox<Job>>,
+    /// Whether newer key poses replace waiting ones; known with the first.
+    pub leaky: Option<bool>,
+    /// Whether upstream is live; known with the first key pose.
+    pub live: bool,
+    /// What the sink pad carries.
+    pub in_info: Option<gst_video::VideoInfo>,
+    /// What the source pad carries, as far as the worker has come.
+    pub out_info: Option<gst_video::VideoInfo>,
+    /// Of the sink pad, in TIME format.
+    pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// What pushing last gave; chain returns it. Flushing between flush-start and -stop.
+    pub flow: Result<(), gst::FlowError>,
+    /// Whether end of stream waits for the worker: no chain call will carry an error upstream any more.
+    pub ending: bool,
+    /// Flushes so far.
+    pub epoch: u64,
+    /// A reference that the generator has not taken yet, and where it is from.
+    pub next_reference: Option<(Frame, PathBuf)>,
+    /// The reference in force.
+    pub reference: Option<PathBuf>,
+    pub loaded: bool,
+    /// What the LATENCY query answers, nanoseconds.
+    pub latency: u64,
+    pub counts: Counts,
+}
+
+/// What only the worker touches.
+pub struct Worker {
+    /// Arrives once, from the loader.
+    pub arriving: Option<Receiver<LoadResult<Box<dyn Animator>>>>,
+    pub animator: Option<Box<dyn Animator>>,
+    /// Epoch of the last job.
+    pub epoch: u64,
+}
+
+impl State {
+    pub fn new(model: Arc<dyn OpenModel>, reference: Option<(Frame, PathBuf)>) -> Self {
+        Self {
+            model,
+            mailbox: Arc::new(Mailbox::new(Policy::Block)),
+            leaky: None,
+            live: false,
+            in_info: None,
+            out_info: None,
+            segment: None,
+            flow: Ok(()),
+            ending: false,
+            epoch: 0,
+            next_reference: reference,
+            reference: None,
+            loaded: false,
+            latency: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Notes how long a key pose took from its arrival to its key frame; whether more must be declared now.
+    pub fn observe_latency(&mut self, took: Duration) -> bool {
+        let took = u64::try_from(took.min(MOST_LATENCY).as_nanos()).unwrap_or(u64::MAX);
+        // The first one warms the networks up.
+        if !self.live || self.counts.generated < 2 || took <= self.latency {
+            return false;
+        }
+        // A quarter more, so that it does not grow with every key frame.
+        let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
+        self.latency = ((took + took / 4) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most);
+        true
+    }
+}

@@ -1,0 +1,93 @@
+//! Models on libtorch.
+use std::path::PathBuf;
+
+use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos};
+use keyframed_models::{FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings};
+
+use super::{Animator, LoadResult, OpenModel, Tuning, describe};
+
+/// Opens a model by name or directory. Reads its description only.
+pub fn open(model: &str) -> LoadResult<Box<dyn OpenModel>> {
+    let dir = ModelDir::find(model).map_err(|e| describe(&e))?;
+    Ok(Box::new(Opened(dir)))
+}
+
+/// FILM of a model.
+pub fn film(model: &str, device: &str) -> LoadResult<Box<dyn Interpolator>> {
+    let dir = ModelDir::find(model).map_err(|e| describe(&e))?;
+    // The golden tests hold FILM in float32; flow at reduced precision is not worth the seams it may leave.
+    let film = FilmInterpolator::new(&dir, placement(device, "f32")?).map_err(|e| describe(&e))?;
+    Ok(Box::new(film))
+}
+
+struct Opened(ModelDir);
+
+impl OpenModel for Opened {
+    fn size(&self) -> (u32, u32) {
+        let image = self.0.manifest().image;
+        (image.width, image.height)
+    }
+
+    fn defaults(&self) -> Tuning {
+        let Settings { steps, guidance_scale, lora_scale, seed, context_frames } = Settings::of(&self.0);
+        let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
+        Tuning {
+            steps: count(steps),
+            guidance_scale: Some(guidance_scale),
+            lora_scale: Some(lora_scale),
+            context_frames: count(context_frames),
+            seed,
+        }
+    }
+
+    fn avatars(&self) -> PathBuf {
+        self.0.dir().join("avatars")
+    }
+
+    fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>> {
+        let settings = settings(&self.0, tuning);
+        let generator = LcmGenerator::new(&self.0, settings, placement(device, dtype)?);
+        Ok(Box::new(Lcm(generator.map_err(|e| describe(&e))?)))
+    }
+}
+
+fn placement(device: &str, dtype: &str) -> LoadResult<Placement> {
+    let device = device.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
+    let dtype = dtype.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
+    Ok(Placement { device, dtype, threads: None })
+}
+
+fn settings(model: &ModelDir, tuning: &Tuning) -> Settings {
+    let default = Settings::of(model);
+    let count = |n: Option<u32>, default| n.map_or(default, |n| n as usize);
+    Settings {
+        steps: count(tuning.steps, default.steps),
+        guidance_scale: tuning.guidance_scale.unwrap_or(default.guidance_scale),
+        lora_scale: tuning.lora_scale.unwrap_or(default.lora_scale),
+        seed: tuning.seed,
+        context_frames: count(tuning.context_frames, default.context_frames),
+    }
+}
+
+struct Lcm(LcmGenerator);
+
+impl Animator for Lcm {
+    fn tune(&mut self, tuning: &Tuning) -> LoadResult<()> {
+        let settings = settings(self.0.model(), tuning);
+        if settings == *self.0.settings() { Ok(()) } else { self.0.set(settings).map_err(|e| describe(&e)) }
+    }
+}
+
+impl KeyframeGenerator for Lcm {
+    fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError> {
+        self.0.set_reference(reference)
+    }
+
+    fn generate(&mut self, pose: &Frame, pts: Nanos) -> Result<Frame, GenerateError> {
+        self.0.generate(pose, pts)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}

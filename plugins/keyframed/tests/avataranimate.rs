@@ -1,0 +1,153 @@
+//! `avataranimate` with a small random model, and FILM between key frames.
+mod common;
+#[path = "../../../models/tests/tiny/mod.rs"]
+mod tiny;
+
+use std::fs;
+
+use common::{bytes, init};
+use gst::prelude::*;
+use tempfile::TempDir;
+use tiny::Tiny;
+
+const SOURCE: &str = include_str!("../src/avataranimate/imp.rs");
+
+/// A folder of models with one, `mini`, that has an avatar.
+fn models() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mini = dir.path().join("mini");
+    fs::create_dir_all(mini.join("avatars")).unwrap();
+    Tiny::new(&mini);
+    let shade = |x, y| image::Rgb([200, (x * 9 % 200) as u8, (y * 5 % 200) as u8]);
+    image::RgbImage::from_fn(24, 24, shade).save(mini.join("avatars/anna.png")).unwrap();
+    dir
+}
+
+fn film(models: &TempDir, properties: &str) -> Vec<gst::Buffer> {
+    let model = models.path().join("mini").display().to_string();
+    common::run(&format!(
+        "denseposetestsrc pattern=dance num-buffers=25 ! video/x-raw,width=64,height=32,framerate=25/1 ! \
+         avataranimate model={model} device=cpu dtype=f32 {properties} ! video/x-raw,framerate=50/1"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn offline_gives_every_frame_and_the_same_bytes_twice() {
+    let models = models();
+    let first = film(&models, "");
+    assert_eq!(first.len(), 50, "one second at 50 frames a second");
+    for (n, buffer) in first.iter().enumerate() {
+        assert_eq!(buffer.pts(), Some(gst::ClockTime::from_mseconds(20 * n as u64)));
+        assert_eq!(buffer.size(), 32 * 16 * 3);
+    }
+    let again = film(&models, "");
+    assert_eq!(first.iter().map(bytes).collect::<Vec<_>>(), again.iter().map(bytes).collect::<Vec<_>>());
+}
+
+#[test]
+fn film_and_warp_differ() {
+    let models = models();
+    let (film_, warp) = (film(&models, "lambda=0.02"), film(&models, "lambda=0.02 max-quality=warp"));
+    assert_eq!(bytes(&film_[0]), bytes(&warp[0]), "a key frame is a key frame");
+    assert!(film_.iter().zip(&warp).any(|(a, b)| bytes(a) != bytes(b)));
+}
+
+#[test]
+fn properties_reach_the_children() {
+    init();
+    let bin = gst::ElementFactory::make("avataranimate")
+        .property("lambda", 0.03)
+        .property("seed", 9u64)
+        .property("latency", 123u64)
+        .property("model", "other")
+        .build()
+        .unwrap()
+        .downcast::<gst::Bin>()
+        .unwrap();
+    let child = |name| bin.by_name(name).unwrap();
+    assert_eq!(child("select").property::<f64>("lambda"), 0.03);
+    assert_eq!(child("animate").property::<u64>("seed"), 9);
+    assert_eq!(child("interpolate").property::<u64>("latency"), 123);
+    for name in ["animate", "interpolate"] {
+        assert_eq!(child(name).property::<String>("model"), "other");
+    }
+    // All of the children's properties are the bin's, and what one reads is what it has.
+    for (name, factory) in
+        [("select", "keyposeselect"), ("animate", "lcmanimate"), ("interpolate", "filminterpolate")]
+    {
+        let child = child(name);
+        for property in child.list_properties() {
+            let own = property.owner_type() == child.type_() && property.name() != "stats";
+            assert!(!own || bin.has_property(property.name()), "{factory}::{} is missing", property.name());
+        }
+    }
+    child("select").set_property("window", 5u32);
+    assert_eq!(bin.property::<u32>("window"), 5);
+    assert_eq!(bin.property::<f64>("lambda"), 0.03);
+    let proxy = bin.dynamic_cast_ref::<gst::ChildProxy>().unwrap();
+    assert_eq!(proxy.children_count(), 3);
+    assert!(proxy.child_by_name("animate").is_some());
+}
+
+#[test]
+fn stats_add_up() {
+    init();
+    let models = models();
+    let model = models.path().join("mini").display().to_string();
+    let pipeline = gst::parse::launch(&format!(
+        "denseposetestsrc pattern=dance num-buffers=25 ! video/x-raw,width=64,height=32 ! \
+         avataranimate name=a model={model} device=cpu max-quality=crossfade ! fakesink sync=false"
+    ))
+    .unwrap()
+    .downcast::<gst::Pipeline>()
+    .unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds).unwrap();
+    assert_eq!(end.type_(), gst::MessageType::Eos);
+    let stats = pipeline.by_name("a").unwrap().property::<gst::Structure>("stats");
+    let get = |field| stats.get::<u64>(field).unwrap();
+    assert_eq!(get("in"), 25);
+    assert_eq!(get("key"), get("generated"));
+    assert_eq!((get("dropped"), get("late")), (0, 0));
+    let interpolate = stats.get::<gst::Structure>("interpolate").unwrap();
+    assert_eq!(interpolate.get::<u64>("out"), Ok(25));
+    assert_eq!(interpolate.get::<u64>("in"), Ok(get("key")));
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn live_comes_at_a_constant_rate() {
+    init();
+    let models = models();
+    let model = models.path().join("mini").display().to_string();
+    let out = common::run(&format!(
+        "denseposetestsrc is-live=true pattern=dance num-buffers=50 ! video/x-raw,width=64,height=32,framerate=25/1 ! \
+         avataranimate model={model} device=cpu max-quality=crossfade latency=600000000 ! video/x-raw,framerate=25/1"
+    ))
+    .unwrap();
+    assert!(out.len() >= 45, "{} frames of two seconds", out.len());
+    let start = out[0].pts().unwrap();
+    for buffer in &out {
+        let since = buffer.pts().unwrap() - start;
+        assert_eq!(since.nseconds() % 40_000_000, 0, "off the grid");
+    }
+    assert!(out.windows(2).all(|pair| pair[0].pts() < pair[1].pts()));
+}
+
+#[test]
+fn a_missing_reference_stops_the_pipeline_with_its_name() {
+    let models = models();
+    let model = models.path().join("mini").display().to_string();
+    let launch =
+        format!("denseposetestsrc num-buffers=1 ! avataranimate model={model} reference=/nowhere/x.png");
+    let error = common::run(&launch).unwrap_err();
+    assert!(error.contains("/nowhere/x.png"), "{error}");
+}
+
+#[test]
+fn documented_lines_run() {
+    let models = models();
+    common::check_documented_lines_with(SOURCE, &[("KEYFRAMED_MODELS", models.path())]);
+}

@@ -1,0 +1,366 @@
+//! `lcmanimate` with a small random model of the same structure as the real ones.
+mod common;
+#[path = "../../../models/tests/tiny/mod.rs"]
+mod tiny;
+
+use std::{fs, path::Path};
+
+use common::{bytes, flat, init, messages, rgb};
+use gst::prelude::*;
+use gst_check::Harness;
+use tempfile::TempDir;
+use tiny::Tiny;
+
+const SOURCE: &str = include_str!("../src/lcmanimate/imp.rs");
+const MS: gst::ClockTime = gst::ClockTime::from_mseconds(1);
+
+/// A folder of models with one, `mini`, that has two avatars.
+fn models() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mini = dir.path().join("mini");
+    fs::create_dir_all(mini.join("avatars")).unwrap();
+    Tiny::new(&mini);
+    picture(&mini.join("avatars/anna.png"), [200, 30, 30]);
+    picture(&mini.join("avatars/bert.png"), [30, 30, 200]);
+    dir
+}
+
+/// A picture that is not flat, or normalisation would take its colour away.
+fn picture(path: &Path, colour: [u8; 3]) {
+    let shade = |x, y| image::Rgb(colour.map(|c| c.wrapping_add(((x * 7 + y * 3) % 50) as u8)));
+    image::RgbImage::from_fn(24, 24, shade).save(path).unwrap();
+}
+
+struct Fixture {
+    models: TempDir,
+    element: gst::Element,
+    bus: gst::Bus,
+    h: Harness,
+}
+
+impl Fixture {
+    fn new(live: bool, configure: impl FnOnce(&gst::Element)) -> Self {
+        let fixture = Self::stopped(live, configure);
+        let mut h = fixture.h;
+        h.play();
+        Self { h, ..fixture }
+    }
+
+    fn stopped(live: bool, configure: impl FnOnce(&gst::Element)) -> Self {
+        init();
+        let models = models();
+        let element = gst::ElementFactory::make("lcmanimate")
+            .property("model", models.path().join("mini").to_str().unwrap())
+            .property("device", "cpu")
+            .property_from_str("dtype", "f32")
+            .build()
+            .unwrap();
+        configure(&element);
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        let mut h = Harness::with_element(&element, Some("sink"), Some("src"));
+        h.set_live(live);
+        h.set_src_caps_str(&rgb(32, 16, "25/1"));
+        Self { models, element, bus, h }
+    }
+
+    fn pose(&mut self, n: u64) {
+        self.h.push(pose(n)).unwrap();
+    }
+
+    fn stat(&self, field: &str) -> u64 {
+        self.element.property::<gst::Structure>("stats").get::<u64>(field).unwrap()
+    }
+
+    /// Key frames of the poses 0 to 2.
+    fn film(&mut self) -> Vec<Vec<u8>> {
+        (0..3)
+            .map(|n| {
+                self.pose(n);
+                bytes(&self.h.pull().unwrap())
+            })
+            .collect()
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.element.set_bus(None);
+    }
+}
+
+/// A torso that moves to the right, at 40 ms a frame.
+fn pose(n: u64) -> gst::Buffer {
+    let colours = keyframed_engine::Palette::Viridis.colours();
+    let mut buffer = flat(32, 16, colours[0], n * 40, 40);
+    let buffer_ref = buffer.get_mut().unwrap();
+    buffer_ref.set_offset(n);
+    let mut map = buffer_ref.map_writable().unwrap();
+    let left = 4 + n as usize % 20;
+    for y in 3..13 {
+        for x in left..left + 8 {
+            map[(y * 32 + x) * 3..][..3].copy_from_slice(&colours[2]);
+        }
+    }
+    drop(map);
+    buffer
+}
+
+#[test]
+fn offline_makes_a_key_frame_of_every_key_pose() {
+    let mut f = Fixture::new(false, |_| {});
+    for n in 0..5 {
+        f.pose(n);
+    }
+    assert!(f.h.push_event(gst::event::Gap::builder(200 * MS).duration(40 * MS).build()));
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    for n in 0..5 {
+        let frame = f.h.pull().unwrap();
+        assert_eq!((frame.pts(), frame.duration()), (Some(40 * n * MS), Some(40 * MS)));
+        assert_eq!(frame.size(), 32 * 16 * 3);
+    }
+    use gst::EventType as T;
+    let events: Vec<_> = (0..5).map(|_| f.h.pull_event().unwrap().type_()).collect();
+    assert_eq!(events, [T::StreamStart, T::Caps, T::Segment, T::Gap, T::Eos]);
+    let caps = f.h.sinkpad().unwrap().current_caps().unwrap();
+    let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
+    assert_eq!((info.width(), info.height(), info.fps()), (32, 16, gst::Fraction::new(25, 1)));
+    assert_eq!((f.stat("in"), f.stat("generated"), f.stat("dropped"), f.stat("failed")), (5, 5, 0, 0));
+    assert!(f.stat("busy-time") > 0);
+}
+
+#[test]
+fn runs_repeat_and_seed_and_reference_matter() {
+    let film = |seed: u64, reference: Option<&str>| {
+        let mut f = Fixture::new(false, |e| {
+            e.set_property("seed", seed);
+            e.set_property("reference", reference);
+        });
+        f.film()
+    };
+    let first = film(1, None);
+    assert_ne!(first[0], first[1], "the pose matters");
+    assert_eq!(first, film(1, None));
+    assert_eq!(first, film(1, Some("anna")), "the first avatar is the default");
+    assert_ne!(first, film(2, None));
+    assert_ne!(first, film(1, Some("bert")));
+}
+
+#[test]
+fn properties_show_the_models_defaults_once_it_is_open() {
+    let mut f = Fixture::stopped(false, |_| {});
+    assert_eq!(f.element.property::<u32>("steps"), 0);
+    f.h.play();
+    assert_eq!(f.element.property::<u32>("steps"), 2);
+    assert_eq!(f.element.property::<f64>("guidance-scale"), 1.);
+    assert_eq!(f.element.property::<i32>("context-frames"), 2);
+    f.element.set_property("steps", 1u32);
+    assert_eq!(f.element.property::<u32>("steps"), 1);
+}
+
+/// The error that comes when the element starts.
+#[track_caller]
+fn refusal(configure: impl FnOnce(&gst::Element)) -> String {
+    let f = Fixture::stopped(false, configure);
+    assert!(f.element.set_state(gst::State::Paused).is_err());
+    let errors = messages(&f.bus, gst::MessageType::Error);
+    f.element.set_state(gst::State::Null).unwrap();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].clone()
+}
+
+#[test]
+fn missing_and_broken_files_are_named_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken.png");
+    fs::write(&broken, b"\x89PNG\r\n\x1a\n and no more").unwrap();
+    let text = refusal(|e| e.set_property("reference", "/nowhere/face.png"));
+    assert!(text.contains("/nowhere/face.png"), "{text}");
+    let text = refusal(|e| e.set_property("reference", broken.to_str().unwrap()));
+    assert!(text.contains("broken.png"), "{text}");
+    let text = refusal(|e| e.set_property("model", "/nowhere/model"));
+    assert!(text.contains("/nowhere/model"), "{text}");
+    let text = refusal(|e| e.set_property("model", "nosuchmodel"));
+    assert!(text.contains("nosuchmodel"), "{text}");
+}
+
+#[test]
+fn what_only_loading_shows_is_an_error_on_the_bus() {
+    // A damaged file of the right size passes the start, not the checksum.
+    let mut f = Fixture::stopped(false, |_| {});
+    let file = f.models.path().join("mini/unet.safetensors");
+    let mut data = fs::read(&file).unwrap();
+    let last = data.len() - 1;
+    data[last] ^= 1;
+    fs::write(&file, data).unwrap();
+    f.h.play();
+    let _ = f.h.push(pose(0));
+    let error =
+        f.bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &[gst::MessageType::Error]).unwrap();
+    let gst::MessageView::Error(error) = error.view() else { unreachable!() };
+    assert!(error.error().to_string().contains("unet.safetensors"), "{}", error.error());
+    // Upstream is told, too.
+    let flow = (1..100).find_map(|n| f.h.push(pose(n)).err());
+    assert_eq!(flow, Some(gst::FlowError::Error));
+
+    let mut f = Fixture::new(false, |e| e.set_property("device", "toaster"));
+    let _ = f.h.push(pose(0));
+    let error =
+        f.bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &[gst::MessageType::Error]).unwrap();
+    let gst::MessageView::Error(error) = error.view() else { unreachable!() };
+    assert!(error.error().to_string().contains("toaster"), "{}", error.error());
+}
+
+#[test]
+fn loading_tells_its_progress() {
+    let mut f = Fixture::new(false, |_| {});
+    f.pose(0);
+    f.h.pull().unwrap();
+    let progress = messages(&f.bus, gst::MessageType::Progress);
+    assert_eq!(progress.len(), 2, "{progress:?}");
+    assert!(progress[0].starts_with("Start load-model: Loading the model"), "{progress:?}");
+    assert!(progress[1].starts_with("Complete load-model"), "{progress:?}");
+}
+
+#[test]
+fn the_reference_changes_while_running_or_stays() {
+    let mut f = Fixture::new(false, |e| e.set_property("context-frames", 0i32));
+    f.pose(0);
+    let anna = bytes(&f.h.pull().unwrap());
+    f.element.set_property("reference", "bert");
+    f.pose(0);
+    let bert = bytes(&f.h.pull().unwrap());
+    assert_ne!(anna, bert);
+    f.element.set_property("reference", "/nowhere.png");
+    let warnings = messages(&f.bus, gst::MessageType::Warning);
+    assert!(warnings.len() == 1 && warnings[0].contains("/nowhere.png"), "{warnings:?}");
+    assert_eq!(f.element.property::<Option<String>>("reference").as_deref(), Some("bert"));
+    f.pose(0);
+    assert_eq!(bytes(&f.h.pull().unwrap()), bert, "the old one stays");
+    let in_force = f.element.property::<gst::Structure>("stats").get::<String>("reference").unwrap();
+    assert!(in_force.ends_with("bert.png"), "{in_force}");
+}
+
+#[test]
+fn settings_change_between_key_frames() {
+    let mut f = Fixture::new(false, |e| e.set_property("context-frames", 0i32));
+    f.pose(0);
+    let two = bytes(&f.h.pull().unwrap());
+    f.element.set_property("steps", 1u32);
+    f.pose(0);
+    let one = bytes(&f.h.pull().unwrap());
+    assert_ne!(one, two);
+    f.element.set_property("steps", 0u32);
+    f.pose(0);
+    assert_eq!(bytes(&f.h.pull().unwrap()), two, "0 is the model's default again");
+}
+
+#[test]
+fn any_size_of_pose_and_new_sizes_in_between() {
+    let mut f = Fixture::new(false, |_| {});
+    f.pose(0);
+    for (n, (width, height)) in [(64, 64), (4, 100), (300, 8)].into_iter().enumerate() {
+        f.h.set_src_caps_str(&rgb(width, height, "25/1"));
+        f.h.push(flat(width as usize, height as usize, [68, 1, 84], 40 * (n as u64 + 1), 40)).unwrap();
+    }
+    for _ in 0..4 {
+        assert_eq!(f.h.pull().unwrap().size(), 32 * 16 * 3);
+    }
+}
+
+#[test]
+fn live_replaces_the_waiting_pose_and_keeps_the_last() {
+    let mut f = Fixture::new(true, |_| {});
+    for n in 0..60 {
+        f.pose(n);
+    }
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    let mut out = Vec::new();
+    while let Ok(Some(buffer)) = f.h.pull_until_eos() {
+        out.push(buffer.pts().unwrap() / (40 * MS).nseconds());
+    }
+    assert!(out.is_sorted() && out.len() < 60, "{out:?}");
+    assert_eq!(out.last().map(|pts| pts.nseconds()), Some(59), "the newest is never dropped");
+    assert_eq!(f.stat("dropped") + f.stat("generated"), 60);
+}
+
+#[test]
+fn leaky_can_be_forced_either_way() {
+    for (live, leaky) in [(true, "false"), (false, "true")] {
+        let mut f = Fixture::new(live, |e| e.set_property_from_str("leaky", leaky));
+        for n in 0..40 {
+            f.pose(n);
+        }
+        assert!(f.h.push_event(gst::event::Eos::new()));
+        while let Ok(Some(_)) = f.h.pull_until_eos() {}
+        assert_eq!(f.stat("dropped") > 0, leaky == "true", "live {live}, leaky {leaky}");
+    }
+}
+
+#[test]
+fn latency_is_measured_and_declared() {
+    let mut f = Fixture::new(true, |_| {});
+    f.h.set_upstream_latency(40 * MS);
+    assert_eq!(f.h.query_latency(), Some(40 * MS), "nothing is known yet");
+    for n in 0..4 {
+        f.pose(n);
+        f.h.pull().unwrap();
+    }
+    // The message is posted before the buffer leaves.
+    assert!(!messages(&f.bus, gst::MessageType::Latency).is_empty());
+    let declared = f.stat("latency");
+    assert!(declared > 0 && f.stat("last-time") < declared * 100);
+    assert_eq!(f.h.query_latency(), Some(40 * MS + gst::ClockTime::from_nseconds(declared)));
+}
+
+#[test]
+fn flush_forgets_the_context_and_goes_on() {
+    let mut f = Fixture::new(false, |_| {});
+    let first = f.film();
+    assert!(f.h.push_event(gst::event::FlushStart::new()));
+    assert_eq!(f.h.push(pose(3)), Err(gst::FlowError::Flushing));
+    assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
+    assert!(f.h.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+    assert_eq!(f.film(), first);
+}
+
+#[test]
+fn flush_while_loading_and_stop_while_loading() {
+    let mut f = Fixture::new(false, |_| {});
+    f.pose(0);
+    assert!(f.h.push_event(gst::event::FlushStart::new()));
+    assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
+    assert!(f.h.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+    f.pose(7);
+    assert_eq!(f.h.pull().unwrap().pts(), Some(280 * MS));
+    let mut f = Fixture::new(false, |_| {});
+    f.pose(0);
+    f.element.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn the_element_starts_again() {
+    let mut f = Fixture::new(false, |_| {});
+    let first = f.film();
+    f.element.set_state(gst::State::Null).unwrap();
+    f.element.set_state(gst::State::Playing).unwrap();
+    assert_eq!(f.stat("in"), 0);
+    f.h.set_src_caps_str(&rgb(32, 16, "25/1"));
+    assert!(f.h.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+    assert_eq!(f.film(), first);
+}
+
+#[test]
+fn poses_without_timestamps_are_an_error() {
+    let mut f = Fixture::new(false, |_| {});
+    let mut buffer = pose(0);
+    buffer.get_mut().unwrap().set_pts(gst::ClockTime::NONE);
+    assert_eq!(f.h.push(buffer), Err(gst::FlowError::Error));
+    assert!(messages(&f.bus, gst::MessageType::Error)[0].contains("timestamps"));
+}
+
+#[test]
+fn documented_lines_run() {
+    let models = models();
+    common::check_documented_lines_with(SOURCE, &[("KEYFRAMED_MODELS", models.path())]);
+}
