@@ -179,24 +179,13 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let latents = Latents::of(&vae, pool, config.scaling_factor);
     let mut stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
     let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
-    trainer.run(&mut stage, recipe.denoise.minutes)?;
-    trainer.settle();
-    let weights = stage.params();
-    for network in ["unet", "controlnet", "appearance", "text"] {
-        checkpoint::write(
-            &out.join(format!("{network}.safetensors")),
-            &listed(&checkpoint::below(&weights, network)),
-        )?;
-    }
-    Ok(())
+    trainer.run(&mut stage, recipe.denoise.minutes)
 }
 
 fn train_film(recipe: &Recipe, rig: &Rig, out: &Path) -> Result<()> {
     let mut stage = FilmStage::new(recipe, rig)?;
     let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
-    trainer.run(&mut stage, recipe.film.minutes)?;
-    trainer.settle();
-    checkpoint::write(&out.join("film.safetensors"), &listed(&stage.params()))
+    trainer.run(&mut stage, recipe.film.minutes)
 }
 
 fn listed(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {

@@ -215,7 +215,7 @@ mod tests {
             rgb.iter().enumerate().map(|(i, v)| if i % 2 == 0 { v.saturating_add(40) } else { *v }).collect();
         assert!((ssim(&rgb, &rgb, 64) - 1.0).abs() < 1e-5);
         assert!(ssim(&noisy, &rgb, 64) < 0.97);
-        let truth = Shot { rgb: rgb.clone(), labels: vec![1; 64 * 64] };
+        let truth = Shot { size: 64, rgb: rgb.clone(), labels: vec![1; 64 * 64] };
         assert!(quality(&rgb, &truth, 64).psnr > 100.0);
         let all_wrong = vec![0u8; rgb.len()];
         assert!(quality(&all_wrong, &truth, 64).psnr < 10.0);

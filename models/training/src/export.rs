@@ -3,18 +3,16 @@
 use crate::{
     checkpoint,
     config::Recipe,
-    data::GALLERY,
     synth::{self, Rig},
 };
 use anyhow::{Context, Result};
-use image::RgbImage;
 use keyframed_models::Fusion;
 use keyframed_models::checkpoint::{
     Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role, save,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 /// Writes `to` from what the stages left in `from`: 16-bit weights, `model.toml`, gallery pictures.
 ///
@@ -23,17 +21,25 @@ use tch::Kind;
 pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str) -> Result<()> {
     std::fs::create_dir_all(to.join("avatars")).with_context(|| format!("cannot create {}", to.display()))?;
     let mut files = BTreeMap::new();
-    for (role, file) in [
-        (Role::Vae, "vae"),
-        (Role::Unet, "unet"),
-        (Role::Controlnet, "controlnet"),
-        (Role::Appearance, "appearance"),
-        (Role::TextEmbedding, "text"),
-        (Role::Film, "film"),
+    let average = |stage: &str, part: &str| -> Result<BTreeMap<String, Tensor>> {
+        let all = checkpoint::read(&from.join(format!("{stage}.ckpt")))
+            .with_context(|| format!("stage `{stage}` comes first"))?;
+        Ok(checkpoint::below(&all, part))
+    };
+    for (role, stage, part) in [
+        (Role::Unet, "denoise", "average.unet"),
+        (Role::Controlnet, "denoise", "average.controlnet"),
+        (Role::Appearance, "denoise", "average.appearance"),
+        (Role::TextEmbedding, "denoise", "average.text"),
+        (Role::Film, "film", "average"),
+        (Role::Vae, "", ""),
     ] {
-        let path = format!("{file}.safetensors");
-        let mut tensors =
-            checkpoint::read(&from.join(&path)).with_context(|| format!("stage for `{role}` comes first"))?;
+        let path = format!("{role}.safetensors");
+        let mut tensors = if role == Role::Vae {
+            checkpoint::read(&from.join(&path)).context("stage `vae` comes first")?
+        } else {
+            average(stage, part)?
+        };
         if let Some(embedding) = tensors.remove("embedding") {
             tensors.insert("conditional".to_owned(), embedding);
         }
@@ -43,7 +49,7 @@ pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str)
     let manifest = manifest(recipe, name, files, from)?;
     std::fs::write(to.join("model.toml"), manifest.to_toml()?)
         .with_context(|| format!("cannot write {}", to.join("model.toml").display()))?;
-    avatars(rig, recipe.size, &to.join("avatars"))
+    synth::write_avatars(rig, &to.join("avatars"), recipe.size)
 }
 
 fn manifest(recipe: &Recipe, name: &str, files: BTreeMap<Role, Files>, from: &Path) -> Result<Manifest> {
@@ -97,16 +103,4 @@ fn provenance(recipe: &Recipe, from: &Path) -> Result<toml::Table> {
         out.insert(stage.to_owned(), entry.into());
     }
     Ok(out)
-}
-
-/// One picture of each gallery character.
-fn avatars(rig: &Rig, size: usize, dir: &Path) -> Result<()> {
-    for (index, name) in synth::GALLERY.iter().enumerate().take(GALLERY) {
-        let shot = synth::avatar(rig, index, size);
-        let side = u32::try_from(size)?;
-        let picture = RgbImage::from_raw(side, side, shot.rgb).context("a picture of the wrong size")?;
-        let file = dir.join(format!("{name}.png"));
-        picture.save(&file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
 }

@@ -5,7 +5,9 @@
 //! it learns several times faster per sample than AdamW.
 
 use std::collections::BTreeMap;
-use tch::{Kind, Tensor};
+#[cfg(test)]
+use tch::Kind;
+use tch::Tensor;
 
 const MOMENTUM: f64 = 0.95;
 const BETAS: (f64, f64) = (0.9, 0.98);
@@ -143,19 +145,29 @@ fn muon(param: &mut Tensor, grad: &Tensor, momentum: &mut Tensor, rates: &Rates,
     let _ = param.g_add_(&(update.reshape(param.size()) * (-rates.muon * factor * shape_scale)));
 }
 
-/// Nearest semi-orthogonal matrix, roughly: five Newton–Schulz steps in bfloat16.
+/// Nearest semi-orthogonal matrix, roughly: five Newton–Schulz steps.
+///
+/// Each step is X ← (a + bG + cG²)·X with G = XXᵀ. All of these are polynomials
+/// in the first G and commute, so the steps run on the small square G alone and
+/// the large matrix is touched twice.
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let (a, b, c) = (3.4445, -4.7750, 2.0315);
-    let scaled = (matrix / (matrix.norm() + 1e-7)).to_kind(Kind::BFloat16);
+    let scaled = matrix / (matrix.norm() + 1e-7);
     let tall = scaled.size()[0] > scaled.size()[1];
-    let mut x = if tall { scaled.tr().contiguous() } else { scaled };
+    let x = if tall { scaled.tr() } else { scaled };
+    let mut gram = x.matmul(&x.tr());
+    let one = Tensor::eye(gram.size()[0], (gram.kind(), gram.device())) * a;
+    let mut product: Option<Tensor> = None;
     for _ in 0..5 {
-        let gram = x.matmul(&x.tr());
-        let poly = &gram * b + gram.matmul(&gram) * c;
-        x = &x * a + poly.matmul(&x);
+        let poly = &one + &gram * b + gram.matmul(&gram) * c;
+        gram = poly.matmul(&poly.matmul(&gram));
+        product = Some(match product {
+            Some(product) => poly.matmul(&product),
+            None => poly,
+        });
     }
-    let x = if tall { x.tr() } else { x };
-    x.to_kind(Kind::Float)
+    let x = product.map_or_else(|| x.shallow_clone(), |product| product.matmul(&x));
+    if tall { x.tr() } else { x }
 }
 
 fn adam(param: &mut Tensor, grad: &Tensor, first: &mut Tensor, second: &mut Tensor, rate: f64, steps: i64) {
@@ -171,6 +183,19 @@ fn adam(param: &mut Tensor, grad: &Tensor, first: &mut Tensor, second: &mut Tens
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn orthogonalised_matrices_have_singular_values_near_one() {
+        tch::manual_seed(5);
+        for shape in [[24, 100], [100, 24], [32, 32]] {
+            let (_, values, _) =
+                orthogonalise(&Tensor::randn(shape, (Kind::Float, tch::Device::Cpu))).svd(true, false);
+            assert!(
+                values.min().double_value(&[]) > 0.3 && values.max().double_value(&[]) < 1.6,
+                "{shape:?}"
+            );
+        }
+    }
 
     #[test]
     fn both_rules_reach_the_least_squares_solution() {
