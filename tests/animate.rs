@@ -2,9 +2,13 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use common::{Bench, Measured, json, measure, succeed};
+use common::{Bench, Measured, decode, json, keyframed, measure, succeed};
 
 /// Every frame's checksum, decoded. `None` where there is no ffmpeg.
 fn pictures(video: &Path) -> Option<Vec<u8>> {
@@ -155,18 +159,72 @@ fn clips_of_many_kinds_are_read() {
     }
 }
 
-/// The clips of the MagicAnimate project, where they lie beside the repository.
+/// The clips of the MagicAnimate project, where they lie beside the repository, with the embedded model and one of
+/// its avatars.
 #[test]
-fn real_clips_run_on_the_embedded_model() {
-    let shared = std::env::var_os("KEYFRAMED_SHARED").map_or("../shared".into(), std::path::PathBuf::from);
-    let clips = [("dancing2.mp4", 107), ("demo4.mp4", 42), ("running.mp4", 42)];
-    let bench = Bench::new();
-    for (name, frames) in clips {
+fn the_embedded_avatar_follows_real_clips() {
+    let shared = env::var_os("KEYFRAMED_SHARED")
+        .map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    for (name, frames) in [("dancing2.mp4", 100), ("demo4.mp4", 107), ("running.mp4", 42)] {
         let clip = shared.join("driving").join(name);
         if !clip.is_file() {
             eprintln!("skipped: {} is not here", clip.display());
             return;
         }
-        let _ = (frames, &bench);
+        let bench = Bench::new();
+        let (out, sheet, report) =
+            (bench.path("out.mp4"), bench.path("sheet.png"), bench.path("report.json"));
+        let mut command = keyframed();
+        command
+            .arg("animate")
+            .arg("--reference")
+            .arg(first_avatar())
+            .arg("--driving")
+            .arg(&clip)
+            .args(["--lambda", "0.02"]);
+        command.arg("--output").arg(&out).arg("--sheet").arg(&sheet).arg("--report").arg(&report);
+        succeed(&mut command);
+        assert!(image::open(&sheet).is_ok());
+        let counts = json(&report)["counts"].clone();
+        assert_eq!(counts["in"], frames);
+        let (poses, pictures) = (decode(&clip, 64), decode(&out, 64));
+        assert_eq!((poses.len(), pictures.len()), (frames, frames), "{name}");
+        let (moving, still) = motion(&poses, &pictures);
+        eprintln!("{name}: {moving:.1} levels where the pose moves, {still:.1} in the background, {counts}");
+        assert!(
+            moving > 2.0 * still,
+            "{name}: the avatar does not move with the pose ({moving:.1}, {still:.1})"
+        );
     }
+}
+
+/// The first reference picture of the embedded model.
+fn first_avatar() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/avatars");
+    let pictures = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    pictures.filter(|path| path.extension().is_some_and(|e| e == "png")).min().unwrap()
+}
+
+/// How much the pictures change from frame to a later frame, in levels, where the pose changes and where both poses
+/// are background.
+fn motion(poses: &[Vec<u8>], pictures: &[Vec<u8>]) -> (f64, f64) {
+    const LATER: usize = 10;
+    let background = |pixel: &[u8]| pixel[0].abs_diff(68) < 12 && pixel[1] < 12 && pixel[2].abs_diff(84) < 12;
+    let change =
+        |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / 3.0;
+    let (mut moving, mut still) = ((0.0, 0.0), (0.0, 0.0));
+    for n in 0..poses.len().saturating_sub(LATER) {
+        let pose = poses[n].chunks_exact(3).zip(poses[n + LATER].chunks_exact(3));
+        let picture = pictures[n].chunks_exact(3).zip(pictures[n + LATER].chunks_exact(3));
+        for ((from, to), (a, b)) in pose.zip(picture) {
+            let sum = match (background(from), background(to)) {
+                (true, true) => &mut still,
+                (false, false) => continue,
+                _ => &mut moving,
+            };
+            sum.0 += change(a, b);
+            sum.1 += 1.0;
+        }
+    }
+    (moving.0 / f64::max(moving.1, 1.0), still.0 / f64::max(still.1, 1.0))
 }

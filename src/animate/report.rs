@@ -26,6 +26,7 @@ pub struct Report {
     complete: bool,
 
     options: Settings,
+    reference: String,
     input: Input,
     /// What was written.
     pub output: Output,
@@ -39,9 +40,8 @@ pub struct Report {
 }
 
 /// Settings in force, whether chosen or by default.
-#[derive(Debug, Serialize)]
-struct Settings {
-    reference: String,
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Settings {
     model: Value,
     steps: Value,
     guidance_scale: Value,
@@ -121,7 +121,8 @@ impl Report {
         Self {
             keyframed: env!("CARGO_PKG_VERSION"),
             complete: finished.end == End::Finished,
-            options: Settings::of(stages, job),
+            options: finished.stats.settings.clone(),
+            reference: job.reference.display().to_string(),
             input: Input {
                 path: clip.path.display().to_string(),
                 width: clip.width,
@@ -202,9 +203,9 @@ impl Report {
 }
 
 impl Settings {
-    fn of(stages: &Stages, job: &Job) -> Self {
+    /// Asks the elements. While they run they tell what they use; stopped, what they were told.
+    pub fn read(stages: &Stages) -> Self {
         Self {
-            reference: job.reference.display().to_string(),
             model: shown(&stages.animate, "model"),
             steps: shown(&stages.animate, "steps"),
             guidance_scale: shown(&stages.animate, "guidance-scale"),

@@ -13,7 +13,7 @@ use gst::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 use keyframed_engine::{Nanos, Rate};
 
-use super::{input::Clip, pipeline::Stages, seconds, watch::Watch};
+use super::{input::Clip, pipeline::Stages, report::Settings, seconds, watch::Watch};
 
 /// How often progress is shown and interruption noticed.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
@@ -40,6 +40,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Nanoseconds that stages 1, 2 and 3 were at work.
     pub busy: [Option<Nanos>; 3],
+    /// Settings in force.
+    pub settings: Settings,
 }
 
 impl Stats {
@@ -49,6 +51,7 @@ impl Stats {
             repeated: stat(&stages.interpolate, "repeated").unwrap_or(0),
             busy: [&stages.select, &stages.animate, &stages.interpolate]
                 .map(|element| stat(element, "busy-time")),
+            settings: Settings::read(stages),
         }
     }
 }

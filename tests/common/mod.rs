@@ -181,3 +181,21 @@ pub fn measure(video: &Path) -> Option<Measured> {
 pub fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
+
+/// All frames of a video as RGB squares of this side.
+#[track_caller]
+pub fn decode(video: &Path, side: u32) -> Vec<Vec<u8>> {
+    let caps = format!("video/x-raw,format=RGB,width={side},height={side},pixel-aspect-ratio=1/1");
+    let line = format!(
+        "filesrc location=\"{}\" ! decodebin ! videoconvert ! videoscale ! {caps} ! appsink name=sink sync=false",
+        video.display()
+    );
+    let pipeline = gst::parse::launch(&line).unwrap();
+    let sink = pipeline.downcast_ref::<gst::Bin>().unwrap().by_name("sink").unwrap();
+    let sink = sink.downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let samples = std::iter::from_fn(|| sink.pull_sample().ok());
+    let frames = samples.map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    frames
+}
