@@ -1,7 +1,7 @@
 //! The networks, if this build has them: the one place where the elements meet `keyframed-models`.
 use std::path::PathBuf;
 
-use keyframed_engine::{Interpolator, KeyframeGenerator};
+use keyframed_engine::KeyframeGenerator;
 
 #[cfg(feature = "torch")]
 mod torch;
@@ -60,6 +60,6 @@ pub fn open(_model: &str) -> LoadResult<Box<dyn OpenModel>> {
 
 /// FILM of a model.
 #[cfg(not(feature = "torch"))]
-pub fn film(_model: &str, _device: &str) -> LoadResult<Box<dyn Interpolator>> {
+pub fn film(_model: &str, _device: &str) -> LoadResult<Box<dyn keyframed_engine::Interpolator>> {
     Err(NO_NETWORKS.into())
 }

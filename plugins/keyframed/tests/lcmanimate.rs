@@ -32,36 +32,39 @@ fn picture(path: &Path, colour: [u8; 3]) {
 }
 
 struct Fixture {
-    models: TempDir,
+    /// Kept until the end.
+    _models: TempDir,
     element: gst::Element,
     bus: gst::Bus,
     h: Harness,
 }
 
+/// The element, not started, that uses the model in a folder.
+fn element(models: &TempDir) -> gst::Element {
+    init();
+    gst::ElementFactory::make("lcmanimate")
+        .property("model", models.path().join("mini").to_str().unwrap())
+        .property("device", "cpu")
+        .property_from_str("dtype", "f32")
+        .build()
+        .unwrap()
+}
+
 impl Fixture {
     fn new(live: bool, configure: impl FnOnce(&gst::Element)) -> Self {
-        let fixture = Self::stopped(live, configure);
-        let mut h = fixture.h;
-        h.play();
-        Self { h, ..fixture }
+        Self::of(models(), live, configure)
     }
 
-    fn stopped(live: bool, configure: impl FnOnce(&gst::Element)) -> Self {
-        init();
-        let models = models();
-        let element = gst::ElementFactory::make("lcmanimate")
-            .property("model", models.path().join("mini").to_str().unwrap())
-            .property("device", "cpu")
-            .property_from_str("dtype", "f32")
-            .build()
-            .unwrap();
+    fn of(models: TempDir, live: bool, configure: impl FnOnce(&gst::Element)) -> Self {
+        let element = element(&models);
         configure(&element);
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
+        // The harness starts it at once.
         let mut h = Harness::with_element(&element, Some("sink"), Some("src"));
         h.set_live(live);
         h.set_src_caps_str(&rgb(32, 16, "25/1"));
-        Self { models, element, bus, h }
+        Self { _models: models, element, bus, h }
     }
 
     fn pose(&mut self, n: u64) {
@@ -148,23 +151,30 @@ fn runs_repeat_and_seed_and_reference_matter() {
 
 #[test]
 fn properties_show_the_models_defaults_once_it_is_open() {
-    let mut f = Fixture::stopped(false, |_| {});
-    assert_eq!(f.element.property::<u32>("steps"), 0);
-    f.h.play();
-    assert_eq!(f.element.property::<u32>("steps"), 2);
-    assert_eq!(f.element.property::<f64>("guidance-scale"), 1.);
-    assert_eq!(f.element.property::<i32>("context-frames"), 2);
-    f.element.set_property("steps", 1u32);
-    assert_eq!(f.element.property::<u32>("steps"), 1);
+    let models = models();
+    let element = element(&models);
+    assert_eq!(element.property::<u32>("steps"), 0);
+    element.set_state(gst::State::Paused).unwrap();
+    assert_eq!(element.property::<u32>("steps"), 2);
+    assert_eq!(element.property::<f64>("guidance-scale"), 1.);
+    assert_eq!(element.property::<i32>("context-frames"), 2);
+    element.set_property("steps", 1u32);
+    assert_eq!(element.property::<u32>("steps"), 1);
+    element.set_state(gst::State::Null).unwrap();
 }
 
 /// The error that comes when the element starts.
 #[track_caller]
 fn refusal(configure: impl FnOnce(&gst::Element)) -> String {
-    let f = Fixture::stopped(false, configure);
-    assert!(f.element.set_state(gst::State::Paused).is_err());
-    let errors = messages(&f.bus, gst::MessageType::Error);
-    f.element.set_state(gst::State::Null).unwrap();
+    let models = models();
+    let element = element(&models);
+    configure(&element);
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    assert!(element.set_state(gst::State::Paused).is_err());
+    let errors = messages(&bus, gst::MessageType::Error);
+    element.set_state(gst::State::Null).unwrap();
+    element.set_bus(None);
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors[0].clone()
 }
@@ -187,13 +197,13 @@ fn missing_and_broken_files_are_named_at_start() {
 #[test]
 fn what_only_loading_shows_is_an_error_on_the_bus() {
     // A damaged file of the right size passes the start, not the checksum.
-    let mut f = Fixture::stopped(false, |_| {});
-    let file = f.models.path().join("mini/unet.safetensors");
+    let models = models();
+    let file = models.path().join("mini/unet.safetensors");
     let mut data = fs::read(&file).unwrap();
     let last = data.len() - 1;
     data[last] ^= 1;
     fs::write(&file, data).unwrap();
-    f.h.play();
+    let mut f = Fixture::of(models, false, |_| {});
     let _ = f.h.push(pose(0));
     let error =
         f.bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &[gst::MessageType::Error]).unwrap();

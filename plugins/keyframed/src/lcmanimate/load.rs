@@ -21,10 +21,10 @@ impl LcmAnimate {
     pub(super) fn prepare(&self) -> Result<(), gst::ErrorMessage> {
         let settings = self.settings();
         let model: Arc<dyn OpenModel> = models::open(&settings.model)
-            .map_err(|err| gst::error_msg!(gst::ResourceError::OpenRead, ["{err}"]))?
+            .map_err(|err| gst::error_msg!(gst::ResourceError::OpenRead, ("{err}")))?
             .into();
         let reference = find_reference(settings.reference.as_deref(), model.as_ref())
-            .map_err(|err| gst::error_msg!(gst::ResourceError::NotFound, ["{err}"]))?;
+            .map_err(|err| gst::error_msg!(gst::ResourceError::NotFound, ("{err}")))?;
         let arriving = self.load(model.clone())?;
         *self.worker() = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
         *self.state() = Some(State::new(model, Some(reference)));
@@ -58,7 +58,7 @@ impl LcmAnimate {
             .name("lcm-load".into())
             .spawn(load)
             .map(|_| receiver)
-            .map_err(|err| gst::error_msg!(gst::CoreError::Thread, ["Cannot start the loader: {err}"]))
+            .map_err(|err| gst::error_msg!(gst::CoreError::Thread, ("Cannot start the loader: {err}")))
     }
 
     /// Changes the reference. While running it is decoded first, and if that fails the old one stays.

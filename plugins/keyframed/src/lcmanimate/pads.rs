@@ -172,7 +172,13 @@ impl LcmAnimate {
             (state.ending, state.segment) = (false, None);
             state.out_caps()
         };
-        // Caps outlive a flush, but their event may have waited in the slot.
+        // Stream-start and caps outlive a flush, but their events may have waited in the slot.
+        let start = self.sinkpad.sticky_event::<gst::event::StreamStart>(0);
+        if let Some(start) =
+            start.filter(|_| self.srcpad.sticky_event::<gst::event::StreamStart>(0).is_none())
+        {
+            self.offer_event(start.into());
+        }
         if let Some(caps) = caps {
             self.offer_event(gst::event::Caps::new(&caps));
         }

@@ -46,8 +46,9 @@ impl LcmAnimate {
             let _ = self.srcpad.pause_task();
             return;
         };
+        let epoch = job.item.epoch;
         if let Err(err) = self.work(job.item) {
-            self.note_flow(err);
+            self.note_flow(epoch, err);
         }
     }
 
@@ -229,9 +230,13 @@ impl LcmAnimate {
     }
 
     /// Chain answers `err` from now on.
-    fn note_flow(&self, err: gst::FlowError) {
+    fn note_flow(&self, epoch: u64, err: gst::FlowError) {
         let mut unreported = false;
         if let Some(state) = self.state().as_mut() {
+            if state.epoch != epoch {
+                // Of before a flush that may be over by now.
+                return;
+            }
             if state.flow.is_ok() {
                 state.flow = Err(err);
             }
