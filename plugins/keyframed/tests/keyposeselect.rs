@@ -10,7 +10,9 @@ const MS: gst::ClockTime = gst::ClockTime::from_mseconds(1);
 
 fn harness(properties: &str) -> Harness {
     init();
-    let mut h = Harness::new_parse(&format!("keyposeselect {properties}"));
+    // Not `new_parse`: it wraps the element in a bin, which has no `stats`.
+    let element = gst::parse::launch(&format!("keyposeselect {properties}")).unwrap();
+    let mut h = Harness::with_element(&element, Some("sink"), Some("src"));
     h.set_src_caps_str(&rgb(16, 8, "25/1"));
     h.play();
     h
@@ -105,12 +107,13 @@ fn one_frame_is_a_stream() {
 fn flush_starts_anew() {
     let mut h = harness("lambda=1 window=100");
     push(&mut h, &[0, 1], 0);
+    assert_eq!(keys(&mut h), [0]);
     assert!(h.push_event(gst::event::FlushStart::new()));
     assert!(h.push_event(gst::event::FlushStop::builder(true).build()));
     assert!(h.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
     push(&mut h, &[1, 1], 10);
     let out: Vec<_> = std::iter::from_fn(|| h.try_pull()).map(|b| b.offset()).collect();
-    assert_eq!(out, [0], "buffers of before the flush are gone, counting starts again");
+    assert_eq!(out, [0], "the frame that waited is gone, counting starts again");
     assert_eq!(count(&h, "in"), 2);
 }
 
@@ -136,7 +139,7 @@ fn properties_change_between_frames() {
     push(&mut h, &[61, 62], 3);
     assert_eq!(keys(&mut h), [3]);
     h.element().unwrap().set_property("window", 2u32);
-    push(&mut h, &[62, 63, 64, 65], 5);
+    push(&mut h, &[64, 67, 70, 73], 5);
     assert_eq!(keys(&mut h), [5, 7]);
 }
 
