@@ -29,6 +29,7 @@ fn missing_files_are_named() {
     refused(&bench, &picture, &bench.path("none.mp4"), "none.mp4");
     refused(&bench, &bench.path("none.png"), &clip, "none.png");
     refused(&bench, &picture, bench.path("").as_path(), "is a folder");
+    refused(&bench, Path::new("nobody"), &clip, "no avatar nobody");
 }
 
 #[test]

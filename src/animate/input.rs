@@ -113,6 +113,10 @@ pub fn find_reference(reference: &Path, model: &ModelDir) -> anyhow::Result<Path
     let avatar = model.dir().join("avatars").join(reference).with_extension("png");
     let named = reference.components().count() == 1 && !reference.exists() && avatar.is_file();
     let path = if named { avatar } else { reference.to_owned() };
+    if reference.components().count() == 1 && reference.extension().is_none() && !path.exists() {
+        let names = avatars(model).join(", ");
+        bail!("there is no picture and no avatar {} (the model has {names})", reference.display());
+    }
     let path = regular_file(&path).context("the reference picture cannot be read")?;
     let shown = path.display();
     let picture = image::ImageReader::open(&path)
@@ -128,4 +132,15 @@ pub fn find_reference(reference: &Path, model: &ModelDir) -> anyhow::Result<Path
         );
     }
     Ok(path)
+}
+
+/// Names of a model's reference pictures, sorted.
+pub fn avatars(model: &ModelDir) -> Vec<String> {
+    let entries = fs::read_dir(model.dir().join("avatars")).into_iter().flatten().flatten();
+    let pictures =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "png"));
+    let mut names: Vec<_> =
+        pictures.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    names
 }

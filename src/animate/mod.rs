@@ -18,6 +18,7 @@ use anyhow::{Context as _, anyhow, bail};
 use keyframed_engine::{Rate, SECOND};
 use keyframed_models::{DeviceChoice, ModelDir};
 
+pub use self::input::avatars;
 use self::{
     input::Clip,
     output::{Container, Partial, check_target},

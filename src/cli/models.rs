@@ -1,6 +1,6 @@
 //! `keyframed models`: what is installed, and whether it is sound.
 
-use std::{fmt::Write as _, fs, path::Path, process::ExitCode};
+use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -10,6 +10,7 @@ use keyframed_models::{
 };
 
 use super::print;
+use crate::animate::avatars;
 
 /// Options of `keyframed models`.
 #[derive(Debug, clap::Args)]
@@ -86,17 +87,6 @@ fn describe(text: &mut String, name: &str, model: &ModelDir) {
     if !avatars.is_empty() {
         let _ = writeln!(text, "    avatars: {}", avatars.join(", "));
     }
-}
-
-/// Names of a model's reference pictures, sorted.
-pub fn avatars(model: &ModelDir) -> Vec<String> {
-    let entries = fs::read_dir(model.dir().join("avatars")).into_iter().flatten().flatten();
-    let pictures =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "png"));
-    let mut names: Vec<_> =
-        pictures.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
-    names.sort();
-    names
 }
 
 fn verify(names: &[String]) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,10 @@ use std::{env, fs, path::Path};
 use keyframed_models::{ModelDir, device};
 
 use super::Finding;
-use crate::{animate::EMBEDDED_MODEL, cli::models};
+use crate::{
+    animate::{EMBEDDED_MODEL, avatars},
+    cli::models,
+};
 
 /// Everything, most basic first.
 pub fn all(thorough: bool) -> Vec<Finding> {
@@ -74,7 +77,7 @@ fn model(thorough: bool) -> Finding {
         Err(error) => return Finding::missing(what, error.to_string(), remedy),
     };
     let problems = if thorough { models::problems(&model) } else { Vec::new() };
-    let avatars = models::avatars(&model);
+    let avatars = avatars(&model);
     match problems.first() {
         Some(problem) => Finding::missing(what, problem.as_str(), remedy),
         None if avatars.is_empty() => Finding::without(what, "no avatars beside it", remedy),
