@@ -108,6 +108,20 @@ fn an_8k_picture_is_animated() {
 }
 
 #[test]
+fn clips_of_one_pixel_and_of_8k_are_animated() {
+    let bench = Bench::new();
+    let picture = bench.picture("ref.png", 64, 64);
+    let clips = [("dot.y4m", 1, 1, "y4menc"), ("huge.avi", 7680, 4320, "jpegenc ! avimux")];
+    for (name, width, height, format) in clips {
+        let caps = format!("video/x-raw,width={width},height={height},framerate=25/1");
+        let line = format!("videotestsrc num-buffers=3 pattern=blue ! {caps} ! videoconvert ! {format}");
+        let clip = bench.launch(name, &line);
+        succeed(&mut bench.animate(&picture, &clip, &bench.path("out.mp4")));
+        assert!(measure(&bench.path("out.mp4")).is_none_or(|m| m.frames == 3), "{name}");
+    }
+}
+
+#[test]
 fn a_one_frame_clip_gives_one_frame() {
     let bench = Bench::new();
     let (clip, picture) = (bench.clip("one.mp4", "walk", 1), bench.picture("ref.png", 64, 64));

@@ -1,6 +1,7 @@
 //! Runs the pipeline to its end: errors, interruption, progress.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use gst::prelude::*;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use keyframed_engine::{Nanos, Rate};
 
 use super::{input::Clip, pipeline::Stages, report::Settings, seconds, watch::Watch};
@@ -83,12 +84,13 @@ pub fn to_end(stages: &Stages, watch: &Watch, clip: &Clip, rate: Rate) -> anyhow
     let started = Instant::now();
     let mut finished =
         Finished { end: End::Finished, to_first_frame: None, total: Duration::ZERO, stats: Stats::default() };
-    let result = play(stages, watch, &interrupted, &progress, started, &mut finished);
+    let result = play(stages, watch, &interrupted, &progress, &mut finished.end);
     progress.bar.finish_and_clear();
     finished.stats = Stats::read(stages);
     // Also after an error: threads end and the file is closed.
     let stopped = stages.pipeline.set_state(gst::State::Null);
     finished.total = started.elapsed();
+    finished.to_first_frame = watch.first_output().map(|first| first.duration_since(started));
     result?;
     stopped.context("the pipeline does not stop")?;
     Ok(finished)
@@ -99,8 +101,7 @@ fn play(
     watch: &Watch,
     interrupted: &AtomicBool,
     progress: &Progress,
-    started: Instant,
-    finished: &mut Finished,
+    end: &mut End,
 ) -> anyhow::Result<()> {
     let bus = stages.pipeline.bus().context("the pipeline has no bus")?;
     if stages.pipeline.set_state(gst::State::Playing).is_err() {
@@ -114,12 +115,9 @@ fn play(
             Some(message) => return Err(failure(&message)),
             None => {}
         }
-        if watch.output.load(Relaxed) > 0 {
-            finished.to_first_frame.get_or_insert_with(|| started.elapsed());
-        }
         progress.show(watch);
-        if interrupted.load(Relaxed) && finished.end == End::Finished {
-            finished.end = End::Interrupted;
+        if interrupted.load(Relaxed) && *end == End::Finished {
+            *end = End::Interrupted;
             // What is under way is finished and the file closed properly.
             stages.pipeline.send_event(gst::event::Eos::new());
         }
@@ -179,10 +177,11 @@ impl Progress {
     fn new(clip: &Clip, rate: Rate) -> Self {
         let bar = match clip.duration {
             Some(duration) => ProgressBar::new(rate.count(duration)).with_style(style(
-                "{elapsed_precise} [{bar:36}] {pos}/{len} frames, {per_sec}, {eta} left; {msg}",
+                "{elapsed_precise} [{bar:36}] {pos}/{len} frames, {rate}, {eta} left; {msg}",
             )),
-            None => ProgressBar::new_spinner()
-                .with_style(style("{elapsed_precise} {pos} frames, {per_sec}; {msg}")),
+            None => {
+                ProgressBar::new_spinner().with_style(style("{elapsed_precise} {pos} frames, {rate}; {msg}"))
+            }
         };
         bar.set_message("loading the model");
         Self { bar }
@@ -198,5 +197,9 @@ impl Progress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+        // A terminal that cannot be written to is no reason to stop.
+        let _ = write!(text, "{:.1} a second", state.per_sec());
+    })
 }

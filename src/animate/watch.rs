@@ -1,8 +1,11 @@
 //! Counts and looks at what passes between the stages, without touching it.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use gst::prelude::*;
@@ -28,8 +31,8 @@ pub struct Watch {
     pub generated: AtomicU64,
     /// Frames out of stage 4.
     pub output: AtomicU64,
-    /// Running time of the end of the last output frame.
-    pub position: AtomicU64,
+    /// When the first of those came.
+    first_output: OnceLock<Instant>,
     /// What needs more than a number; held for one picture at a time.
     seen: Mutex<Seen>,
 }
@@ -103,12 +106,17 @@ impl Watch {
 
     fn on_output(&self, tap: &Tap) {
         self.output.fetch_add(1, Relaxed);
-        self.position.store(tap.end, Relaxed);
+        self.first_output.get_or_init(Instant::now);
         let mut seen = self.seen();
         seen.size.get_or_insert((tap.info.width(), tap.info.height()));
         if let Some(sampler) = &mut seen.sampler {
             sampler.output(tap.start, || tap.frame());
         }
+    }
+
+    /// When the first frame left stage 4, if one did.
+    pub fn first_output(&self) -> Option<Instant> {
+        self.first_output.get().copied()
     }
 
     /// Length of the pose frames seen, from the start of the first to the end of the last.
