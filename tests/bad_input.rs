@@ -111,7 +111,10 @@ fn an_8k_picture_is_animated() {
 fn clips_of_one_pixel_and_of_8k_are_animated() {
     let bench = Bench::new();
     let picture = bench.picture("ref.png", 64, 64);
-    let clips = [("dot.y4m", 1, 1, "y4menc"), ("huge.avi", 7680, 4320, "jpegenc ! avimux")];
+    let clips = [
+        ("dot.mkv", 1, 1, "video/x-raw,format=RGB ! matroskamux"),
+        ("huge.mkv", 7680, 4320, "jpegenc ! matroskamux"),
+    ];
     for (name, width, height, format) in clips {
         let caps = format!("video/x-raw,width={width},height={height},framerate=25/1");
         let line = format!("videotestsrc num-buffers=3 pattern=blue ! {caps} ! videoconvert ! {format}");

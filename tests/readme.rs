@@ -11,7 +11,7 @@ fn links_and_paths_lead_somewhere() {
         let known = ["script/", "pipelines/", "models/", "crates/", "src/", "docs/", ".ci/", "plugins/"];
         let words = text.split(|c: char| c.is_whitespace() || "`()[]=,;".contains(c));
         let paths = words
-            .map(|word| word.trim_end_matches('.'))
+            .map(|word| word.trim_end_matches(['.', ':']))
             .filter(|word| known.iter().any(|k| word.starts_with(k)));
         for target in links.filter(|link| !link.contains("://")).chain(paths) {
             assert!(root.join(target).exists(), "{page} names {target}");
