@@ -52,6 +52,7 @@ use super::{
     state::{Key, Mode, Settings, State},
 };
 use crate::{
+    loading::Loading,
     models,
     video::{frame_time, read_frame, rgb_caps, rgb_caps_with_rate},
 };
@@ -292,20 +293,14 @@ impl FilmInterpolate {
     }
 
     /// Starts loading FILM on a worker if it may be used.
-    fn load_film(
-        &self,
-    ) -> Option<std::sync::mpsc::Receiver<models::LoadResult<Box<dyn keyframed_engine::Interpolator>>>> {
+    fn load_film(&self) -> Option<Loading<Box<dyn keyframed_engine::Interpolator>>> {
         let settings = self.settings();
         if Rung::from(settings.max_quality) != Rung::Film {
             return None;
         }
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let load = move || {
-            // Nobody may be waiting any more: the element was stopped.
-            let _ = sender.send(models::film(&settings.model, &settings.device));
-        };
-        match std::thread::Builder::new().name("film-load".into()).spawn(load) {
-            Ok(_) => Some(receiver),
+        let load = move || models::film(&settings.model, &settings.device);
+        match Loading::start("film-load", load) {
+            Ok(loading) => Some(loading),
             Err(err) => {
                 gst::error!(CAT, imp = self, "Cannot start the loader: {err}");
                 None
