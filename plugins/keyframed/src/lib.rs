@@ -14,6 +14,7 @@ pub mod denseposetestsrc;
 pub mod filminterpolate;
 pub mod keyposeselect;
 pub mod lcmanimate;
+mod loading;
 mod models;
 mod reference;
 mod video;

@@ -7,6 +7,7 @@ mod imp;
 mod live;
 mod offline;
 mod output;
+mod pads;
 mod rungs;
 mod state;
 

@@ -1,19 +1,19 @@
 //! The ways of making an in-between, from FILM down to repeating, and the worker that loads FILM.
-use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use keyframed_engine::{Crossfade, Frame, Interpolator, Repeat, Rung, Warp};
 
-use crate::models::{LoadResult, describe};
+use crate::{
+    loading::Loading,
+    models::{LoadResult, describe},
+};
 
 /// How far FILM's weights are.
 enum Film {
     /// Not asked for, or not to be had.
     Absent,
     /// A worker loads them and sends the result.
-    Loading(Receiver<LoadResult<Box<dyn Interpolator>>>),
+    Loading(Loading<Box<dyn Interpolator>>),
     Ready(Box<dyn Interpolator>),
 }
 
@@ -55,19 +55,18 @@ pub struct Made {
 
 impl Rungs {
     /// The light rungs, and FILM once it arrives at `film`.
-    pub fn new(film: Option<Receiver<LoadResult<Box<dyn Interpolator>>>>) -> Self {
+    pub fn new(film: Option<Loading<Box<dyn Interpolator>>>) -> Self {
         let film = film.map_or(Film::Absent, Film::Loading);
         Self { film, warp: Warp::new() }
     }
 
     /// Waits until FILM is there or known not to be; returns why not. `give_up` is asked now and then.
     pub fn wait_for_film(&mut self, give_up: impl Fn() -> bool) -> Option<String> {
-        while let Film::Loading(receiver) = &self.film {
-            match receiver.recv_timeout(Duration::from_millis(50)) {
-                Ok(result) => return self.settle(result),
-                Err(RecvTimeoutError::Timeout) if !give_up() => {}
-                Err(RecvTimeoutError::Timeout) => return None,
-                Err(RecvTimeoutError::Disconnected) => return self.settle(Err("the loader died".into())),
+        while let Film::Loading(loading) = &self.film {
+            match loading.wait(Duration::from_millis(50)) {
+                Some(result) => return self.settle(result),
+                None if give_up() => return None,
+                None => {}
             }
         }
         None
@@ -75,8 +74,8 @@ impl Rungs {
 
     /// Takes FILM if it has arrived; returns why it never will.
     pub fn poll_film(&mut self) -> Option<String> {
-        let Film::Loading(receiver) = &self.film else { return None };
-        let result = receiver.try_recv().ok()?;
+        let Film::Loading(loading) = &self.film else { return None };
+        let result = loading.wait(Duration::ZERO)?;
         self.settle(result)
     }
 

@@ -1,8 +1,5 @@
 //! Loading: the model's description and the reference at start, the weights on a thread of their own.
-use std::{
-    path::PathBuf,
-    sync::{Arc, mpsc},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use gst::{prelude::*, subclass::prelude::*};
 use keyframed_engine::Frame;
@@ -12,6 +9,7 @@ use super::{
     state::{State, Worker},
 };
 use crate::{
+    loading::Loading,
     models::{self, OpenModel},
     reference,
 };
@@ -34,9 +32,8 @@ impl LcmAnimate {
     fn load(
         &self,
         model: Arc<dyn OpenModel>,
-    ) -> Result<mpsc::Receiver<models::LoadResult<Box<dyn models::Animator>>>, gst::ErrorMessage> {
+    ) -> Result<Loading<Box<dyn models::Animator>>, gst::ErrorMessage> {
         let settings = self.settings();
-        let (sender, receiver) = mpsc::sync_channel(1);
         let this = self.obj().downgrade();
         let progress = move |kind, text: &str| {
             if let Some(this) = this.upgrade() {
@@ -51,13 +48,9 @@ impl LcmAnimate {
                 Ok(_) => progress(gst::ProgressType::Complete, "The model is loaded"),
                 Err(err) => progress(gst::ProgressType::Error, err),
             }
-            // Nobody may be waiting any more: the element was stopped.
-            let _ = sender.send(loaded);
+            loaded
         };
-        std::thread::Builder::new()
-            .name("lcm-load".into())
-            .spawn(load)
-            .map(|_| receiver)
+        Loading::start("lcm-load", load)
             .map_err(|err| gst::error_msg!(gst::CoreError::Thread, ("Cannot start the loader: {err}")))
     }
 

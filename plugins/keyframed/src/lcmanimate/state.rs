@@ -1,14 +1,13 @@
 //! What `lcmanimate` remembers while it runs.
-use std::{
-    path::PathBuf,
-    sync::{Arc, mpsc::Receiver},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use keyframed_engine::{Frame, Mailbox, Policy};
 
 use super::job::Job;
-use crate::models::{Animator, LoadResult, OpenModel};
+use crate::{
+    loading::Loading,
+    models::{Animator, OpenModel},
+};
 
 /// Longest latency that is declared. A machine that needs longer for a key frame shows it late rather than
 /// making everything wait for it.
@@ -65,7 +64,7 @@ pub struct State {
 /// What only the worker touches.
 pub struct Worker {
     /// Arrives once, from the loader.
-    pub arriving: Option<Receiver<LoadResult<Box<dyn Animator>>>>,
+    pub arriving: Option<Loading<Box<dyn Animator>>>,
     pub animator: Option<Box<dyn Animator>>,
     /// Epoch of the last job.
     pub epoch: u64,

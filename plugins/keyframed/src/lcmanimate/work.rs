@@ -2,7 +2,6 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::RecvTimeoutError,
     time::{Duration, Instant},
 };
 
@@ -112,20 +111,17 @@ impl LcmAnimate {
     /// Waits until the model is there.
     fn await_model(&self, worker: &mut Worker, epoch: u64) -> Result<(), gst::FlowError> {
         while let Some(arriving) = &worker.arriving {
-            match arriving.recv_timeout(Duration::from_millis(50)) {
-                Ok(Ok(animator)) => {
+            match arriving.wait(Duration::from_millis(50)) {
+                Some(Ok(animator)) => {
                     (worker.animator, worker.arriving) = (Some(animator), None);
                     gst::debug!(CAT, imp = self, "The model is loaded");
                     if let Some(state) = self.state().as_mut() {
                         state.loaded = true;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if self.is_stale(epoch) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Err(err)) => return Err(self.give_up(gst::LibraryError::Init, &err)),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(self.give_up(gst::LibraryError::Init, "The model's loader died"));
-                }
+                Some(Err(err)) => return Err(self.give_up(gst::LibraryError::Init, &err)),
+                None if self.is_stale(epoch) => return Ok(()),
+                None => {}
             }
         }
         Ok(())
