@@ -2,6 +2,8 @@
 
 mod animate;
 mod cli;
+mod config;
+mod daemon;
 mod memory;
 
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ pub mod codec;
 pub mod error;
 pub mod message;
 pub mod method;
+pub mod types;
 
 pub use codec::{Call, Incoming, parse_reply, parse_request};
 pub use error::{ErrorObject, code};

@@ -1,0 +1,3 @@
+//! Configuration of the daemon: the file's form (`file`), and the form that everything runs on (`resolved`).
+
+pub mod resolved;

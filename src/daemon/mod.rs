@@ -1,0 +1,3 @@
+//! The daemon: `keyframed run`.
+
+pub mod handle;
