@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use gst::prelude::*;
 use keyframed_control::types;
 use keyframed_engine::{
     Nanos, RelayConfig, SECOND,
