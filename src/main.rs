@@ -4,6 +4,7 @@ mod animate;
 mod cli;
 mod config;
 mod daemon;
+mod font;
 mod memory;
 mod rate;
 

@@ -34,8 +34,7 @@ impl Environment {
             config_home: path("XDG_CONFIG_HOME"),
             runtime_dir: path("XDG_RUNTIME_DIR"),
             unit_dir: first("RUNTIME_DIRECTORY"),
-            // SAFETY: takes nothing, cannot fail.
-            uid: unsafe { libc::geteuid() },
+            uid: rustix::process::geteuid().as_raw(),
         }
     }
 
