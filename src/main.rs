@@ -6,6 +6,7 @@ mod config;
 mod daemon;
 mod font;
 mod memory;
+mod rate;
 
 use std::process::ExitCode;
 
