@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use gst::{glib, prelude::*};
 use keyframed_control::types::{InBetweens, Keyframe, Params, Percentiles};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
 use super::{bus, clock::Base, handle::Telemetry, nice, params, relay::Relay};
 use crate::config::resolved::{Animation as Config, Video};
@@ -32,6 +32,13 @@ pub struct Plan {
     pub video: Video,
 }
 
+impl Plan {
+    /// Whether an animation can become the other while it runs.
+    pub fn is_same_but_for_parameters(&self, other: &Self) -> bool {
+        self.video == other.video && self.config.has_same_networks(&other.config)
+    }
+}
+
 /// What an animation leads to and tells.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -41,8 +48,6 @@ pub struct Surroundings {
     pub relay: Relay,
     /// Takes a word for each key frame.
     pub telemetry: broadcast::Sender<Telemetry>,
-    /// Takes what the bus says.
-    pub said: mpsc::Sender<bus::Said>,
     /// Key frames so far, of this animation and those before it.
     pub key_frames: Arc<AtomicU64>,
 }
@@ -84,6 +89,27 @@ pub struct Figures {
     pub waiting_ms: f64,
 }
 
+impl Figures {
+    /// Sums of both; what is no sum is `now`'s.
+    pub fn plus(self, now: Self) -> Self {
+        Self {
+            input: self.input + now.input,
+            key_poses: self.key_poses + now.key_poses,
+            key_frames: self.key_frames + now.key_frames,
+            failed: self.failed + now.failed,
+            dropped: self.dropped + now.dropped,
+            repeated: self.repeated + now.repeated,
+            late: self.late + now.late,
+            in_betweens: InBetweens {
+                film: self.in_betweens.film + now.in_betweens.film,
+                warp: self.in_betweens.warp + now.in_betweens.warp,
+                crossfade: self.in_betweens.crossfade + now.in_betweens.crossfade,
+            },
+            ..now
+        }
+    }
+}
+
 /// Dropping it without [`stop`](Self::stop) leaves its threads running.
 pub struct Animation {
     pipeline: gst::Pipeline,
@@ -93,14 +119,18 @@ pub struct Animation {
 }
 
 impl Animation {
-    /// Builds and starts it. Takes as long as opening the model's description and the reference; the weights load
+    /// Builds and starts it; `tell` is told what its bus says. Takes as long as opening the model's description and the reference; the weights load
     /// on a thread of the element.
     ///
     /// # Errors
     /// One sentence that says what is missing or wrong.
-    pub fn start(plan: Plan, around: Surroundings) -> anyhow::Result<Self> {
+    pub fn start(
+        plan: Plan,
+        around: Surroundings,
+        tell: impl Fn(bus::Said) + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
         let animation = Self::build(plan, &around)?;
-        bus::listen(&animation.pipeline, around.said.clone(), nice::tasks_give_way());
+        bus::listen(&animation.pipeline, tell, nice::tasks_give_way());
         if animation.pipeline.set_state(gst::State::Playing).is_err() {
             let why = bus::first_error(&animation.pipeline);
             animation.stop();

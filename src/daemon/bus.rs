@@ -2,7 +2,6 @@
 
 use anyhow::anyhow;
 use gst::prelude::*;
-use tokio::sync::mpsc;
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +16,11 @@ pub enum Said {
     Loaded,
 }
 
-/// Sends on what the pipeline's bus says. Errors stay on the bus, too, for [`first_error`]; everything else is
+/// Tells what the pipeline's bus says. Errors stay on the bus, too, for [`first_error`]; everything else is
 /// taken off it. `also` sees each message on the thread that posts it.
 pub fn listen(
     pipeline: &gst::Pipeline,
-    said: mpsc::Sender<Said>,
+    tell: impl Fn(Said) + Send + Sync + 'static,
     also: impl Fn(&gst::Message) + Send + Sync + 'static,
 ) {
     let Some(bus) = pipeline.bus() else { return };
@@ -36,8 +35,7 @@ pub fn listen(
             _ => None,
         };
         if let Some(one) = one {
-            // Full only if the supervisor has fallen far behind, and then it has enough to go by.
-            let _ = said.try_send(one);
+            tell(one);
         }
         if message.type_() == gst::MessageType::Error { gst::BusSyncReply::Pass } else { gst::BusSyncReply::Drop }
     });
