@@ -8,6 +8,7 @@ mod font;
 mod media;
 mod memory;
 mod rate;
+mod telemetry;
 
 use std::process::ExitCode;
 

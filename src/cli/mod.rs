@@ -3,6 +3,7 @@
 mod animate;
 mod doctor;
 mod models;
+mod run;
 
 use std::{
     io::{self, Write as _},
@@ -28,6 +29,8 @@ enum Command {
     Doctor(doctor::Args),
     /// List and check models
     Models(models::Args),
+    /// Run the daemon
+    Run(run::Args),
 }
 
 impl Cli {
@@ -40,6 +43,7 @@ impl Cli {
             Command::Animate(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Models(args) => args.run(),
+            Command::Run(args) => args.run(),
         }
     }
 }
