@@ -3,8 +3,10 @@
 mod animate;
 mod cli;
 mod config;
+mod control;
 mod daemon;
 mod memory;
+mod telemetry;
 
 use std::process::ExitCode;
 
