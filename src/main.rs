@@ -5,7 +5,9 @@ mod cli;
 mod config;
 mod control;
 mod daemon;
+mod font;
 mod memory;
+mod rate;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -129,6 +129,7 @@ fn listen_ipc(path: &Path, mode: u32) -> anyhow::Result<(Socket, SocketFile)> {
         .mode(0o750)
         .create(folder)
         .with_context(|| format!("{}: the folder {} cannot be made", at(), folder.display()))?;
+    refuse_strangers_folder(folder).with_context(at)?;
 
     // Two daemons that start at once: one looks, removes and binds at a time.
     let lock = fs::File::open(folder).with_context(|| format!("{}: opening its folder", at()))?;
@@ -141,6 +142,17 @@ fn listen_ipc(path: &Path, mode: u32) -> anyhow::Result<(Socket, SocketFile)> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_context(at)?;
     socket.listen(BACKLOG).with_context(at)?;
     Ok((socket, file))
+}
+
+/// In a folder such as `/tmp` anybody can make the folder that we are about to use, and then put a socket of his own
+/// in the place of ours.
+fn refuse_strangers_folder(folder: &Path) -> anyhow::Result<()> {
+    let shared = folder.parent().and_then(|p| fs::metadata(p).ok()).is_some_and(|m| m.mode() & 0o1002 == 0o1002);
+    let owner = fs::symlink_metadata(folder)?.uid();
+    if shared && owner != rustix::process::geteuid().as_raw() {
+        bail!("the folder {} belongs to another user (id {owner}); choose another endpoint", folder.display());
+    }
+    Ok(())
 }
 
 /// Removes what a dead daemon left behind.

@@ -1,3 +1,4 @@
 //! The daemon: `keyframed run`.
 
+pub mod clock;
 pub mod handle;

@@ -1,11 +1,20 @@
 //! Where the daemon is.
 
-use std::{env, os::unix::net::UnixStream, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    path::PathBuf,
+};
 
 /// Where a daemon's control socket usually lies: that of the user's own daemon first.
 fn usual() -> Vec<PathBuf> {
-    let own = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    own.into_iter().chain([PathBuf::from("/run")]).map(|dir| dir.join("keyframed/control.sock")).collect()
+    let own = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(|d| PathBuf::from(d).join("keyframed"));
+    let user = rustix::process::geteuid().as_raw();
+    // Where a daemon goes that has no runtime folder; it counts only if nobody else made it.
+    let fallback = env::temp_dir().join(format!("keyframed-{user}"));
+    let fallback = fs::symlink_metadata(&fallback).is_ok_and(|m| m.uid() == user).then_some(fallback);
+    let folders = own.into_iter().chain(["/run/keyframed".into()]).chain(fallback);
+    folders.map(|dir| dir.join("control.sock")).collect()
 }
 
 /// The endpoint of a daemon that answers, or a sentence on where none does.
