@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod daemon;
 mod font;
+mod manual;
 mod memory;
 mod rate;
 mod telemetry;
