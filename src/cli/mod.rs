@@ -2,6 +2,7 @@
 
 mod animate;
 mod doctor;
+mod generate;
 mod models;
 mod run;
 
@@ -27,6 +28,9 @@ enum Command {
     Animate(Box<animate::Args>),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// List and check models
     Models(models::Args),
     /// Run the daemon
@@ -42,6 +46,7 @@ impl Cli {
         match self.command {
             Command::Animate(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
             Command::Run(args) => args.run(),
         }
