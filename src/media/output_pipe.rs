@@ -42,7 +42,7 @@ pub struct OutputPipe {
     timecode: bool,
     canvas: gst_video::VideoInfo,
     base: Base,
-    closed: Mutex<Option<oneshot::Receiver<()>>>,
+    closed: Mutex<Option<oneshot::Receiver<bool>>>,
 }
 
 /// Where frames go now.
@@ -102,7 +102,15 @@ impl OutputPipe {
             progress: Progress::default(),
         };
         let closed = pipe::start(format!("output {name}"), shared.clone(), role, output.retry)?;
-        Ok(Self { shared, feed, video, timecode: output.timecode, canvas, base, closed: Mutex::new(Some(closed)) })
+        Ok(Self {
+            shared,
+            feed,
+            video,
+            timecode: output.timecode,
+            canvas,
+            base,
+            closed: Mutex::new(Some(closed)),
+        })
     }
 
     /// Gives it a canvas frame, stamped with the daemon's running time; never waits. A frame that finds the queue full
@@ -162,7 +170,7 @@ impl OutputPipe {
         async move {
             let Some(closed) = closed else { return true };
             // The thread keeps to the limit itself; a little more lets it say so.
-            tokio::time::timeout(limit + Duration::from_millis(100), closed).await.is_ok()
+            tokio::time::timeout(limit + Duration::from_millis(100), closed).await == Ok(Ok(true))
         }
     }
 }
@@ -180,7 +188,8 @@ fn with_time(frame: &gst::Buffer, canvas: &gst_video::VideoInfo, monotonic: gst:
         && let Ok(mut picture) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, canvas)
         && let Ok(stride) = usize::try_from(picture.plane_stride()[0])
     {
-        let shape = timecode::Shape { width: canvas.width() as usize, height: canvas.height() as usize, stride };
+        let shape =
+            timecode::Shape { width: canvas.width() as usize, height: canvas.height() as usize, stride };
         if let Ok(rgb) = picture.plane_data_mut(0) {
             timecode::draw(rgb, shape, timecode::millis(monotonic));
         }

@@ -33,7 +33,7 @@ pub type OnFrame = Arc<dyn Fn(gst::Sample) + Send + Sync>;
 #[derive(Debug)]
 pub struct SourcePipe {
     shared: Arc<Shared>,
-    closed: Mutex<Option<oneshot::Receiver<()>>>,
+    closed: Mutex<Option<oneshot::Receiver<bool>>>,
 }
 
 impl SourcePipe {
@@ -83,7 +83,7 @@ impl SourcePipe {
         async move {
             let Some(closed) = closed else { return true };
             // The thread keeps to the limit itself; a little more lets it say so.
-            tokio::time::timeout(limit + Duration::from_millis(100), closed).await.is_ok()
+            tokio::time::timeout(limit + Duration::from_millis(100), closed).await == Ok(Ok(true))
         }
     }
 }

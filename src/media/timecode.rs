@@ -77,7 +77,8 @@ pub fn read(rgb: &[u8], shape: Shape) -> Option<u32> {
         let mut sum = 0usize;
         let mut count = 0usize;
         for y in top + margin_y..bottom - margin_y {
-            let row = rgb.get(y * shape.stride + 3 * (left + margin_x)..y * shape.stride + 3 * (right - margin_x))?;
+            let row =
+                rgb.get(y * shape.stride + 3 * (left + margin_x)..y * shape.stride + 3 * (right - margin_x))?;
             sum += row.iter().map(|&level| usize::from(level)).sum::<usize>();
             count += row.len();
         }
@@ -148,7 +149,9 @@ mod tests {
         // One wrong cell.
         let [left, right, top, bottom] = shape.cell(20);
         for y in top..bottom {
-            rgb[y * shape.stride + 3 * left..y * shape.stride + 3 * right].iter_mut().for_each(|level| *level ^= 255);
+            rgb[y * shape.stride + 3 * left..y * shape.stride + 3 * right]
+                .iter_mut()
+                .for_each(|level| *level ^= 255);
         }
         assert_eq!(read(&rgb, shape), None);
         assert_eq!(read(&rgb[..1000], shape), None);

@@ -6,6 +6,7 @@ mod recording;
 mod sources;
 
 use std::{
+    io::{BufRead as _, BufReader},
     net::{TcpListener, UdpSocket},
     process::{Child, Command, Stdio},
     sync::{
@@ -259,7 +260,10 @@ impl Process {
     /// A `gst-launch-1.0` line.
     #[track_caller]
     pub fn launch(line: &str) -> Self {
-        Self::start("gst-launch-1.0", &["-q", "-e"].into_iter().chain(line.split_whitespace()).collect::<Vec<_>>())
+        Self::start(
+            "gst-launch-1.0",
+            &["-q", "-e"].into_iter().chain(line.split_whitespace()).collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -267,6 +271,27 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// GStreamer's RTSP server, from Python; `None`, with the reason printed, where that is not installed.
+pub fn rtsp_server(mode: &str, line: &str) -> Option<(Process, u16)> {
+    let mut child = Command::new("/usr/bin/python3")
+        .args(["-c", include_str!("rtsp_server.py"), mode, line])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    let mut port = String::new();
+    // Buffered reading takes no more than the line that comes.
+    let _ = BufReader::new(child.stdout.take()?).read_line(&mut port);
+    let server = Process(child);
+    match port.trim().parse() {
+        Ok(port) => Some((server, port)),
+        Err(_) => {
+            eprintln!("skipped: gir1.2-gst-rtsp-server-1.0 and python3-gi are not installed");
+            None
+        }
     }
 }
 
@@ -313,7 +338,8 @@ impl Seen {
     /// Every frame carries a time, each later than the one before, the last one a moment ago.
     #[track_caller]
     pub fn check(&self) {
-        let times: Vec<u32> = self.times.iter().map(|time| time.expect("a frame without a time code")).collect();
+        let times: Vec<u32> =
+            self.times.iter().map(|time| time.expect("a frame without a time code")).collect();
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
         let now = timecode::millis(crate::daemon::clock::clock().time());
         let age = now.wrapping_sub(*times.last().unwrap());

@@ -70,7 +70,9 @@ fn srt_listener_with_passphrase() {
         latency: NO_LATENCY,
         passphrase: Some("correct horse battery".into()),
     };
-    let url = |passphrase: &str| format!("srt://127.0.0.1:{port}?mode=caller&passphrase={passphrase}&timeout=3000000");
+    let url = |passphrase: &str| {
+        format!("srt://127.0.0.1:{port}?mode=caller&passphrase={passphrase}&timeout=3000000")
+    };
     let mut fed = Fed::start(&output(kind));
     fed.events.running();
     assert!(ffmpeg(&["-f", "mpegts", "-i", &url("wrong%20horse%20battery")], 1).is_none());
@@ -100,9 +102,21 @@ fn rtmp() {
 
 #[test]
 fn rtsp() {
-    let port = tcp_port();
-    let url = format!("rtsp://127.0.0.1:{port}/avatar");
-    sent_to_ffmpeg(OutputKind::Rtsp { url: url.clone() }, &["-rtsp_flags", "listen", "-i", &url]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("published.ts");
+    let line = format!(
+        "( rtph264depay name=depay0 ! h264parse ! mpegtsmux ! filesink buffer-mode=unbuffered location={} )",
+        file.display()
+    );
+    let Some((_server, port)) = rtsp_server("record", &line) else { return };
+    let mut fed = Fed::start(&output(OutputKind::Rtsp { url: format!("rtsp://127.0.0.1:{port}/pose") }));
+    fed.events.running();
+    eventually("frames", || (fed.pipe.status().frames > 60).then_some(()));
+    let seen = eventually("a file", || ffmpeg(&["-f", "mpegts", "-i", file.to_str().unwrap()], 15));
+    seen.check();
+    let (closed, took) = fed.stop(Duration::from_secs(2));
+    assert!(closed, "still open after {took:?}");
+    assert_eq!(fed.events.drain(), []);
 }
 
 #[test]
@@ -122,7 +136,8 @@ fn shared_memory() {
     let data = std::fs::read(&raw).unwrap();
     assert_eq!(data.len(), 10 * 256 * 256 * 3);
     let shape = timecode::Shape { width: 256, height: 256, stride: 768 };
-    let times: Vec<_> = data.chunks_exact(256 * 256 * 3).map(|rgb| timecode::read(rgb, shape).unwrap()).collect();
+    let times: Vec<_> =
+        data.chunks_exact(256 * 256 * 3).map(|rgb| timecode::read(rgb, shape).unwrap()).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
     assert!(fed.stop(Duration::from_secs(2)).0);
     assert!(!socket.exists());
@@ -144,7 +159,8 @@ fn a_socket_left_by_a_crash_is_taken_over_and_one_in_use_is_not() {
 fn fragment() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.y4m");
-    let launch = format!("videoconvert ! video/x-raw,format=I420 ! y4menc ! filesink location={}", file.display());
+    let launch =
+        format!("videoconvert ! video/x-raw,format=I420 ! y4menc ! filesink location={}", file.display());
     let mut fed = Fed::start(&output(OutputKind::Fragment { launch }));
     fed.events.running();
     eventually("frames", || (fed.pipe.status().frames > 20).then_some(()));
@@ -157,7 +173,8 @@ fn fragment() {
 fn size_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.y4m");
-    let launch = format!("videoconvert ! video/x-raw,format=I420 ! y4menc ! filesink location={}", file.display());
+    let launch =
+        format!("videoconvert ! video/x-raw,format=I420 ! y4menc ! filesink location={}", file.display());
     let output = Output { size: Some((320, 180)), ..output(OutputKind::Fragment { launch }) };
     let mut fed = Fed::start(&output);
     fed.events.running();

@@ -8,7 +8,8 @@ fn recording(directory: &Path, rotate: Option<Duration>) -> Output {
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
@@ -20,7 +21,12 @@ fn frames_in(file: &Path) -> Option<u64> {
         .arg(file)
         .output()
         .unwrap();
-    eprintln!("{}: {}{}", file.display(), String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    eprintln!(
+        "{}: {}{}",
+        file.display(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()
 }
 
@@ -51,4 +57,34 @@ fn rotates_without_losing_a_frame() {
     let status = fed.pipe.status();
     assert_eq!(status.dropped, 0);
     assert_eq!(frames, status.frames, "{files:?}");
+}
+
+/// Run by the test below in a process of its own, that is killed.
+#[test]
+#[ignore = "records until it is killed"]
+fn record_until_killed() {
+    let Some(directory) = std::env::var_os("KEYFRAMED_TEST_DIRECTORY") else { return };
+    let fed = Fed::start(&recording(Path::new(&directory), None));
+    thread::sleep(Duration::from_secs(120));
+    drop(fed);
+}
+
+#[test]
+fn plays_after_the_recorder_was_killed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut recorder = Process(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "media::tests::recording::record_until_killed"])
+            .env("KEYFRAMED_TEST_DIRECTORY", directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let file = eventually("a file", || files(directory.path()).pop());
+    // Some fragments are on the disk.
+    eventually("pictures", || std::fs::metadata(&file).ok().filter(|data| data.len() > 300_000));
+    recorder.0.kill().unwrap();
+    recorder.0.wait().unwrap();
+    let frames = frames_in(&file).expect("a file that plays");
+    assert!(frames >= 15, "{frames}");
 }
