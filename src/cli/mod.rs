@@ -1,6 +1,7 @@
 //! The command line.
 
 mod animate;
+mod config;
 mod doctor;
 mod models;
 
@@ -24,6 +25,8 @@ pub struct Cli {
 enum Command {
     /// Animate a picture with a DensePose clip, file to file
     Animate(Box<animate::Args>),
+    /// Write a commented configuration, or check one
+    Config(config::Args),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
     /// List and check models
@@ -38,6 +41,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Animate(args) => args.run(),
+            Command::Config(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Models(args) => args.run(),
         }
