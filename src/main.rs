@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod font;
+mod media;
 mod memory;
 mod rate;
 
