@@ -20,6 +20,7 @@ pub mod source_pipe;
 mod sources;
 mod transition;
 
+pub use element::require;
 pub use output_pipe::OutputPipe;
 pub use pipe::{PipeChange, PipeEvent, PipeStatus};
 pub use source_pipe::SourcePipe;
