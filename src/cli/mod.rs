@@ -49,7 +49,7 @@ impl Cli {
 }
 
 /// Makes GStreamer and the plugin's elements ready.
-fn init_gstreamer() -> anyhow::Result<()> {
+pub fn init_gstreamer() -> anyhow::Result<()> {
     gst::init().context("GStreamer does not start")?;
     gstkeyframed::plugin_register_static().context("keyframed's own GStreamer elements cannot be registered")
 }

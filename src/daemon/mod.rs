@@ -4,7 +4,7 @@ mod animation;
 mod bus;
 pub mod clock;
 mod feed;
-mod gallery;
+pub mod gallery;
 pub mod handle;
 mod nice;
 mod params;

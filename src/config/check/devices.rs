@@ -68,7 +68,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
                 let message = format!("there is no {} now; it is waited for", device.display());
                 findings.warning(format!("[sources.{name}] device"), message);
             }
-            SourceKind::V4l2 { device, .. } => video_device(device, format!("[sources.{name}] device"), findings),
+            SourceKind::V4l2 { device, .. } => {
+                video_device(device, format!("[sources.{name}] device"), findings)
+            }
             SourceKind::Pipewire { .. } => pipewire(format!("[sources.{name}] kind"), findings),
             SourceKind::Shm { socket, .. } if !socket.exists() => {
                 let message = format!("there is no {} now; it is waited for", socket.display());

@@ -20,7 +20,8 @@ pub fn check(config: &Config, findings: &mut Findings) {
     }
     for (name, source) in &config.sources {
         if let Err(error) = of_source(name, source) {
-            findings.error(format!("[sources.{name}] {}", key(is_fragment(&source.kind))), format!("{error:#}"));
+            findings
+                .error(format!("[sources.{name}] {}", key(is_fragment(&source.kind))), format!("{error:#}"));
         }
     }
     for (name, output) in &config.outputs {

@@ -22,7 +22,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
     }
     for (name, output) in &config.outputs {
         match &output.kind {
-            OutputKind::SrtListener { address, .. } => udp(*address, format!("[outputs.{name}] port"), findings),
+            OutputKind::SrtListener { address, .. } => {
+                udp(*address, format!("[outputs.{name}] port"), findings)
+            }
             OutputKind::Shm { socket } => {
                 socket_file(socket, format!("[outputs.{name}] socket_path"), findings);
             }
@@ -41,8 +43,10 @@ pub fn check(config: &Config, findings: &mut Findings) {
             findings.error(part, taken("TCP", address, &error));
         }
     }
-    let endpoints =
-        [("[control] endpoint", &control.endpoint), ("[control] telemetry_endpoint", &control.telemetry_endpoint)];
+    let endpoints = [
+        ("[control] endpoint", &control.endpoint),
+        ("[control] telemetry_endpoint", &control.telemetry_endpoint),
+    ];
     for (part, endpoint) in endpoints {
         if let Some(path) = endpoint.strip_prefix("ipc://") {
             socket_file(Path::new(path), part.into(), findings);
@@ -63,7 +67,9 @@ fn udp(address: SocketAddr, part: String, findings: &mut Findings) {
 fn taken(protocol: &str, address: SocketAddr, error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::AddrInUse => format!("{protocol} port {address} is in use by another program"),
-        ErrorKind::PermissionDenied => format!("{protocol} port {address} needs privileges: take one above 1023"),
+        ErrorKind::PermissionDenied => {
+            format!("{protocol} port {address} needs privileges: take one above 1023")
+        }
         ErrorKind::AddrNotAvailable => format!("{} is no address of this machine", address.ip()),
         _ => format!("{protocol} port {address} cannot be listened on: {error}"),
     }

@@ -49,9 +49,9 @@ fn animation(pipeline: &str, animation: &Animation, findings: &mut Findings) {
     placement(animation, &part, findings);
     let reference = match &animation.reference {
         Some(path) => Some(path.clone()),
-        None => crate::animate::avatars(&model).first().map(|name| {
-            model.dir().join("avatars").join(name).with_extension("png")
-        }),
+        None => crate::animate::avatars(&model)
+            .first()
+            .map(|name| model.dir().join("avatars").join(name).with_extension("png")),
     };
     match reference.map(|path| gallery::read(&path)) {
         Some(Ok(_)) => {}
@@ -71,7 +71,7 @@ fn placement(animation: &Animation, part: &dyn Fn(&str) -> String, findings: &mu
         DeviceChoice::Auto => device::cuda_devices() > 0,
         DeviceChoice::Cuda(_) => true,
     };
-    if on_cuda && animation.dtype.parse() == Ok(DtypeChoice::Bf16) {
+    if on_cuda && matches!(animation.dtype.parse(), Ok(DtypeChoice::Bf16)) {
         findings.error(part("dtype"), "bf16 is not available on CUDA devices yet");
     }
 }

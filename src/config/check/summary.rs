@@ -27,7 +27,8 @@ pub fn summary(config: &Config) -> Value {
     });
     let outputs = config.outputs.iter().map(|(name, output)| {
         let (width, height) = output.size.unwrap_or((video.width, video.height));
-        let shown = json!({"kind": output.kind.name(), "to": to(&output.kind), "width": width, "height": height});
+        let shown =
+            json!({"kind": output.kind.name(), "to": to(&output.kind), "width": width, "height": height});
         (name.clone(), shown)
     });
     json!({
@@ -51,7 +52,8 @@ pub fn text(config: &Config, findings: &[Finding]) -> String {
     let mut line = |what: &str, how: String| {
         let _ = writeln!(text, "{what:28} {how}");
     };
-    let file = config.file.as_ref().map_or_else(|| "built-in defaults".into(), |file| file.display().to_string());
+    let file =
+        config.file.as_ref().map_or_else(|| "built-in defaults".into(), |file| file.display().to_string());
     line("configuration", file);
     let video = config.video;
     line("video", format!("{}x{} at {}", video.width, video.height, video.rate));
@@ -60,10 +62,10 @@ pub fn text(config: &Config, findings: &[Finding]) -> String {
     }
     for (name, pipeline) in &config.pipelines {
         let animation = &pipeline.animation;
-        let reference = animation.reference.as_ref().map_or_else(
-            || "the model's first picture".to_owned(),
-            |path| path.display().to_string(),
-        );
+        let reference = animation
+            .reference
+            .as_ref()
+            .map_or_else(|| "the model's first picture".to_owned(), |path| path.display().to_string());
         let starts = if *name == config.pipeline { " (runs at start)" } else { "" };
         let how = format!("{} by {}, {reference}{starts}", pipeline.source, animation.model);
         line(&format!("pipeline {name}"), how);
@@ -122,7 +124,9 @@ impl OutputKind {
 
 fn from(kind: &SourceKind) -> String {
     match kind {
-        SourceKind::File { path, repeat } => format!("{}{}", path.display(), if *repeat { ", repeated" } else { "" }),
+        SourceKind::File { path, repeat } => {
+            format!("{}{}", path.display(), if *repeat { ", repeated" } else { "" })
+        }
         SourceKind::TestFigure { pattern, capture, .. } => format!("{pattern}{}", size(capture)),
         SourceKind::V4l2 { device, capture } => format!("{}{}", device.display(), size(capture)),
         SourceKind::Rtsp { url, .. } | SourceKind::Rtmp { url } => host(url),
