@@ -13,7 +13,7 @@ mod bus;
 pub mod clock;
 mod commands;
 mod feed;
-mod gallery;
+pub mod gallery;
 pub mod handle;
 mod nice;
 mod notify;
