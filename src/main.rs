@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod font;
 mod manual;
+mod media;
 mod memory;
 mod rate;
 mod telemetry;
