@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     daemon::{Daemon, PATIENCE, cheap, free_udp_port},
-    look::{alike, below, difference, save_sheet},
+    look::{alike, difference, save_sheet},
 };
 use image::RgbImage;
 use serde_json::Value;
@@ -222,7 +222,8 @@ fn another_process_sees_the_avatar() {
     let frames = long.frames();
     assert_eq!(frames.len(), 120);
     check(&frames, &shown);
-    let row = |frames: &[RgbImage]| frames.iter().step_by((frames.len() / 10).max(1)).take(10).cloned().collect();
+    let row =
+        |frames: &[RgbImage]| frames.iter().step_by((frames.len() / 10).max(1)).take(10).cloned().collect();
     save_sheet("pipewire", &[row(&shown), row(&frames)]);
     // The other way of telling that these are no pictures of anything else.
     let reference = image::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/avatars/mara.png"));

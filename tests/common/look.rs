@@ -25,10 +25,9 @@ pub fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     pairs.map(|(x, y)| f64::from(x.abs_diff(*y))).sum::<f64>() / a.as_raw().len() as f64
 }
 
-/// The part of a picture below its upper `share`, where a strip of cells may be.
-pub fn below(picture: &RgbImage, share: f64) -> RgbImage {
-    let top = (f64::from(picture.height()) * share).ceil() as u32;
-    imageops::crop_imm(picture, 0, top, picture.width(), picture.height() - top).to_image()
+/// A picture without its lowest 3/32, where the time code is.
+pub fn without_time(picture: &RgbImage) -> RgbImage {
+    imageops::crop_imm(picture, 0, 0, picture.width(), picture.height() * 29 / 32).to_image()
 }
 
 /// Rows of pictures on one sheet, to be looked at.

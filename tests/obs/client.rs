@@ -2,7 +2,6 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
-    path::Path,
     time::Duration,
 };
 
@@ -64,9 +63,11 @@ impl Client {
         Some(image::load_from_memory(&glib::base64_decode(png)).unwrap().to_rgb8())
     }
 
-    /// Adds a Media Source to the scene, in its own place, with the settings that its dialogue has.
+    /// Adds a Media Source to the scene, in its own place, with these settings of its dialogue.
     #[track_caller]
-    pub fn add_media(&mut self, name: &str, place: u32, settings: Value) {
+    pub fn add_media(&mut self, name: &str, place: u32, mut settings: Value) {
+        settings["is_local_file"] = false.into();
+        settings["reconnect_delay_sec"] = 1.into();
         let input = json!({
             "sceneName": "Scene", "inputName": name, "inputKind": "ffmpeg_source", "inputSettings": settings,
         });

@@ -94,8 +94,10 @@ impl Studio {
         Some(Self { client, obs, screen, display, home })
     }
 
-    /// A picture of the whole screen, if there is a program that takes one.
-    pub fn photograph(&self, path: &Path) {
+    /// Leaves a picture of the whole screen in the folder that `KEYFRAMED_SHEETS` names, if it names one.
+    pub fn photograph(&self) {
+        let Some(folder) = std::env::var_os("KEYFRAMED_SHEETS") else { return };
+        let path = Path::new(&folder).join("obs-window.png");
         let taken = Command::new("import").args(["-window", "root", "-display", &self.display]).arg(path).status();
         if !taken.is_ok_and(|status| status.success()) {
             eprintln!("no picture of the screen: ImageMagick's import is not installed");
