@@ -3,11 +3,13 @@
 mod animate;
 mod cli;
 mod config;
+mod control;
 mod daemon;
 mod font;
 mod media;
 mod memory;
 mod rate;
+mod telemetry;
 
 use std::process::ExitCode;
 
