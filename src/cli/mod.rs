@@ -4,6 +4,7 @@ mod animate;
 mod doctor;
 mod generate;
 mod models;
+mod run;
 
 use std::{
     io::{self, Write as _},
@@ -32,6 +33,8 @@ enum Command {
     Generate(generate::Args),
     /// List and check models
     Models(models::Args),
+    /// Run the daemon
+    Run(run::Args),
 }
 
 impl Cli {
@@ -45,6 +48,7 @@ impl Cli {
             Command::Doctor(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
+            Command::Run(args) => args.run(),
         }
     }
 }
