@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod font;
 mod media;
+mod manual;
 mod memory;
 mod rate;
 mod telemetry;

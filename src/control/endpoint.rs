@@ -147,10 +147,14 @@ fn listen_ipc(path: &Path, mode: u32) -> anyhow::Result<(Socket, SocketFile)> {
 /// In a folder such as `/tmp` anybody can make the folder that we are about to use, and then put a socket of his own
 /// in the place of ours.
 fn refuse_strangers_folder(folder: &Path) -> anyhow::Result<()> {
-    let shared = folder.parent().and_then(|p| fs::metadata(p).ok()).is_some_and(|m| m.mode() & 0o1002 == 0o1002);
+    let shared =
+        folder.parent().and_then(|p| fs::metadata(p).ok()).is_some_and(|m| m.mode() & 0o1002 == 0o1002);
     let owner = fs::symlink_metadata(folder)?.uid();
     if shared && owner != rustix::process::geteuid().as_raw() {
-        bail!("the folder {} belongs to another user (id {owner}); choose another endpoint", folder.display());
+        bail!(
+            "the folder {} belongs to another user (id {owner}); choose another endpoint",
+            folder.display()
+        );
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
-    sync::{Semaphore, broadcast, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -159,10 +159,16 @@ enum Service {
 }
 
 impl Service {
-    async fn serve(self, stream: Box<dyn Stream>, token: Option<Token>) -> io::Result<()> {
-        match self {
+    /// Serves one client; it keeps its place until it is gone.
+    async fn client(self, stream: Box<dyn Stream>, token: Option<Token>, _place: OwnedSemaphorePermit) {
+        let name = self.name();
+        metrics::counter!("keyframed_control_clients_total", "socket" => name).increment(1);
+        let result = match self {
             Self::Requests(methods, stopped) => requests::serve(stream, methods, token, stopped).await,
             Self::Telemetry(ring) => publish::serve(stream, ring.subscribe(), token).await,
+        };
+        if let Err(error) = result {
+            tracing::debug!(socket = name, "a client's connection was ended: {error}");
         }
     }
 
@@ -193,22 +199,13 @@ impl Door {
                 accepted = listener.accept() => match accepted {
                     Ok(stream) => match room.clone().try_acquire_owned() {
                         Ok(place) => {
-                            let (service, token) = (service.clone(), self.token.clone());
-                            clients.spawn(async move {
-                                let _place = place;
-                                let clients = metrics::gauge!("keyframed_control_clients", "socket" => service.name());
-                                clients.increment(1);
-                                if let Err(error) = service.serve(stream, token).await {
-                                    tracing::debug!("a client's connection was ended: {error}");
-                                }
-                                clients.decrement(1);
-                            });
+                            clients.spawn(service.clone().client(stream, self.token.clone(), place));
                         }
-                        Err(_) => refused.tell(&self.listening.endpoint, &format!("{MAX_CLIENTS} clients are the most")),
+                        Err(_) => refused.tell(&self, service.name(), &format!("{MAX_CLIENTS} are the most")),
                     },
                     Err(error) => {
                         // Out of file handles, mostly: some time must pass, or this would spin.
-                        refused.tell(&self.listening.endpoint, &error.to_string());
+                        refused.tell(&self, service.name(), &error.to_string());
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
@@ -258,10 +255,11 @@ struct Refused {
 }
 
 impl Refused {
-    fn tell(&mut self, endpoint: &Endpoint, why: &str) {
+    fn tell(&mut self, door: &Door, socket: &'static str, why: &str) {
+        metrics::counter!("keyframed_control_clients_refused_total", "socket" => socket).increment(1);
         if self.last.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
             self.last = Some(Instant::now());
-            tracing::warn!("{endpoint}: clients are turned away: {why}");
+            tracing::warn!("{}: clients are turned away: {why}", door.listening.endpoint);
         }
     }
 }

@@ -56,6 +56,8 @@ kinds! {
     ModelLoaded = "model-loaded", Info;
     /// The animation failed; it is started anew.
     AnimationLost = "animation-lost", Error;
+    /// The animation goes on without something.
+    AnimationWarning = "animation-warning", Warning;
     /// A key frame could not be made.
     KeyframeFailed = "keyframe-failed", Warning;
     /// The outputs carry something else: the animation, the last frame, the slate.

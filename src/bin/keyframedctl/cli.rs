@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, Failure},
-    endpoint, show,
+    endpoint, manual, show, watch,
 };
 
 /// Exit code when the daemon refuses.
@@ -57,7 +57,7 @@ pub struct Options {
     token_file: Option<PathBuf>,
     /// How long to wait for an answer
     #[arg(long, global = true, default_value_t = 10_000, value_name = "N")]
-    timeout_ms: u64,
+    pub timeout_ms: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +90,24 @@ enum Command {
     /// About the interface itself
     #[command(subcommand)]
     Rpc(RpcCommand),
+    /// Watch rate, latency and events in the terminal; q ends it
+    Watch {
+        /// Where telemetry is [default: telemetry.sock beside the control socket]
+        #[arg(long, env = "KEYFRAMED_TELEMETRY_ENDPOINT", value_name = "ENDPOINT")]
+        telemetry_endpoint: Option<String>,
+    },
+    /// Print the completion script for a shell
+    Completions {
+        /// Which one
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate {
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,10 +204,10 @@ fn value(name: &str, text: &str) -> Value {
 }
 
 impl Command {
-    /// Method and parameters.
-    fn request(&self) -> Result<(Method, Params), Failure> {
+    /// Method and parameters; `None` for commands that call none.
+    fn request(&self) -> Result<Option<(Method, Params)>, Failure> {
         let with = |params: Value| params.as_object().cloned().unwrap_or_default();
-        Ok(match self {
+        Ok(Some(match self {
             Self::Status => (Method::Status, Params::new()),
             Self::Params(ParamsCommand::Get) => (Method::ParamsGet, Params::new()),
             Self::Params(ParamsCommand::Set { settings }) => {
@@ -214,7 +232,8 @@ impl Command {
             Self::Reload => (Method::Reload, Params::new()),
             Self::Shutdown => (Method::Shutdown, Params::new()),
             Self::Rpc(RpcCommand::Discover) => (Method::Discover, Params::new()),
-        })
+            Self::Watch { .. } | Self::Completions { .. } | Self::Generate { .. } => return Ok(None),
+        }))
     }
 }
 
@@ -231,7 +250,8 @@ impl Options {
         Client::connect(endpoint, self.token()?, Duration::from_millis(self.timeout_ms.max(1))).await
     }
 
-    fn token(&self) -> Result<Option<String>, Failure> {
+    /// What `--token-file` holds.
+    pub fn token(&self) -> Result<Option<String>, Failure> {
         let Some(file) = &self.token_file else { return Ok(None) };
         let text = fs::read_to_string(file)
             .map_err(|e| Failure::Here(format!("the token cannot be read from {}: {e}", file.display())))?;
@@ -255,7 +275,7 @@ impl Cli {
     }
 
     async fn carry_out(&self) -> Result<(), Failure> {
-        let (method, params) = self.command.request()?;
+        let Some((method, params)) = self.command.request()? else { return self.without_method().await };
         let result = self.options.connect().await?.call(method, params).await?;
         if let Command::Snapshot { output: Some(file) } = &self.command {
             save(file, &result)?;
@@ -265,6 +285,22 @@ impl Cli {
         }
         let json = self.options.json || method == Method::Discover;
         print(&if json { pretty(&result) } else { show::result(method, &result) })
+    }
+
+    async fn without_method(&self) -> Result<(), Failure> {
+        match &self.command {
+            Command::Watch { telemetry_endpoint } => {
+                watch::run(&self.options, telemetry_endpoint.as_deref()).await
+            }
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut Self::command(), "keyframedctl", &mut script);
+                print(&String::from_utf8_lossy(&script))
+            }
+            Command::Generate { output } => manual::write(Self::command(), output)
+                .map_err(|e| Failure::Here(format!("writing to {}: {e}", output.display()))),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -333,7 +369,7 @@ mod tests {
             .iter()
             .map(|line| {
                 let args = ["keyframedctl"].into_iter().chain(line.split(' ')).map(OsString::from);
-                Cli::try_parse_from(undotted(args)).unwrap().command.request().unwrap().0
+                Cli::try_parse_from(undotted(args)).unwrap().command.request().unwrap().unwrap().0
             })
             .collect();
         assert_eq!(methods, Method::ALL);

@@ -8,7 +8,9 @@ use std::{
 
 /// Where a daemon's control socket usually lies: that of the user's own daemon first.
 fn usual() -> Vec<PathBuf> {
-    let own = env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(|d| PathBuf::from(d).join("keyframed"));
+    let own = env::var_os("XDG_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map(|d| PathBuf::from(d).join("keyframed"));
     let user = rustix::process::geteuid().as_raw();
     // Where a daemon goes that has no runtime folder; it counts only if nobody else made it.
     let fallback = env::temp_dir().join(format!("keyframed-{user}"));

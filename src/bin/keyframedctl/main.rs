@@ -3,7 +3,10 @@
 mod cli;
 mod client;
 mod endpoint;
+#[path = "../../manual.rs"]
+mod manual;
 mod show;
+mod watch;
 
 use std::process::ExitCode;
 
