@@ -50,9 +50,14 @@ impl Daemon {
             .unwrap();
         let mut daemon = Self { child, dir: dir.to_owned(), runtime: runtime.to_owned() };
         let started = Instant::now();
-        while !daemon.ctl(&["status"]).output().unwrap().status.success() {
+        loop {
+            let answer = daemon.ctl(&["status"]).output().unwrap();
+            if answer.status.success() {
+                break;
+            }
             let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "{ended:?}\n{}", daemon.log());
+            let said = String::from_utf8_lossy(&answer.stderr);
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "{ended:?}\n{said}\n{}", daemon.log());
             std::thread::sleep(Duration::from_millis(100));
         }
         daemon

@@ -7,16 +7,42 @@ use image::{RgbImage, imageops};
 /// Side of the copies that are compared: what a codec changes is gone at that size, what is in the picture is not.
 const SIDE: u32 = 48;
 
-/// How alike two pictures are, whatever their sizes and brightness: 1 the same, 0 nothing in common.
-pub fn alike(a: &RgbImage, b: &RgbImage) -> f64 {
-    let [a, b] = [a, b].map(|picture| {
-        let small = imageops::resize(picture, SIDE, SIDE, imageops::FilterType::Triangle).into_raw();
-        let values: Vec<f64> = small.into_iter().map(f64::from).collect();
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        values.into_iter().map(|value| value - mean).collect::<Vec<_>>()
-    });
+/// Pictures that were shown, to tell others by. What they all have in common, such as the background, does not count.
+pub struct Album {
+    mean: Vec<f64>,
+    pictures: Vec<Vec<f64>>,
+}
+
+impl Album {
+    pub fn new(shown: &[RgbImage]) -> Self {
+        let small: Vec<_> = shown.iter().map(small).collect();
+        let mean = (0..small[0].len())
+            .map(|n| small.iter().map(|picture| picture[n]).sum::<f64>() / small.len() as f64)
+            .collect();
+        let mut album = Self { mean, pictures: Vec::new() };
+        album.pictures = small.into_iter().map(|picture| album.apart(picture)).collect();
+        album
+    }
+
+    /// How like one of them a picture is, whatever its size: 1 the same, 0 nothing in common.
+    pub fn likeness(&self, picture: &RgbImage) -> f64 {
+        let picture = self.apart(small(picture));
+        self.pictures.iter().map(|shown| correlation(&picture, shown)).fold(-1., f64::max)
+    }
+
+    fn apart(&self, picture: Vec<f64>) -> Vec<f64> {
+        picture.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect()
+    }
+}
+
+fn small(picture: &RgbImage) -> Vec<f64> {
+    let small = imageops::resize(picture, SIDE, SIDE, imageops::FilterType::Triangle);
+    small.into_raw().into_iter().map(f64::from).collect()
+}
+
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-    dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt().max(1.)
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1.)
 }
 
 /// Mean difference of two pictures of the same size, in levels of 255.
