@@ -133,14 +133,12 @@ impl Supervisor {
         let mut feeding = every(fed.unwrap_or(Duration::from_secs(3600)));
         loop {
             tokio::select! {
-                command = ears.commands.recv() => match command {
-                    Some(Command::Shutdown(answer)) => {
+                Some(command) = ears.commands.recv() => match command {
+                    Command::Shutdown(answer) => {
                         let _ = answer.send(Ok(()));
                         break;
                     }
-                    Some(command) => self.carry_out(command),
-                    // Nobody can ask for anything any more; signals still come.
-                    None => std::future::pending().await,
+                    command => self.carry_out(command),
                 },
                 Some(note) = ears.notes.recv() => self.take_note(note),
                 Some(event) = ears.of_sources.recv() => self.on_source(event),
