@@ -18,6 +18,9 @@ mod pipe;
 pub mod source;
 pub mod source_pipe;
 mod sources;
+#[cfg(test)]
+mod tests;
+pub mod timecode;
 mod transition;
 
 pub use output_pipe::OutputPipe;
