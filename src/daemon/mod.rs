@@ -148,8 +148,12 @@ fn build(
     }
     let (relay, running) = Relay::start(base, config.video, slate, config.slate.after)?;
     let feed = Feed::new(base, relay.clone());
-    let surroundings =
-        Surroundings { base, relay: relay.clone(), telemetry: telemetry.clone(), key_frames: Arc::new(AtomicU64::new(0)) };
+    let surroundings = Surroundings {
+        base,
+        relay: relay.clone(),
+        telemetry: telemetry.clone(),
+        key_frames: Arc::new(AtomicU64::new(0)),
+    };
     let around = Around {
         base,
         relay: relay.clone(),
