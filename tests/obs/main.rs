@@ -1,9 +1,9 @@
 //! OBS, as a real client: it shows the avatar from SRT, UDP and RTMP, soon after the pose, and again after the daemon
 //! was away.
 
+mod client;
 #[path = "../common/mod.rs"]
 mod common;
-mod client;
 mod studio;
 #[path = "../../src/media/timecode.rs"]
 #[allow(dead_code, reason = "drawing is the daemon's business")]
@@ -49,7 +49,8 @@ fn ways() -> [Way; 3] {
         let section = docs::section("obs.md", &format!("## {name}")).replace(ports, &port.to_string());
         Way {
             name,
-            output: docs::toml(&section).replace("[outputs.obs]", &format!("[outputs.{}]", name.to_lowercase())),
+            output: docs::toml(&section)
+                .replace("[outputs.obs]", &format!("[outputs.{}]", name.to_lowercase())),
             input: json!({
                 "input": docs::field(&section, "Input"),
                 "input_format": docs::field(&section, "Input Format"),
