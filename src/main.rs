@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod daemon;
 mod memory;
+mod telemetry;
 
 use std::process::ExitCode;
 

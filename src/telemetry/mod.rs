@@ -1,0 +1,4 @@
+//! What the daemon tells of itself: log lines, events, and figures for Prometheus.
+
+pub mod gst_log;
+pub mod log;
