@@ -88,7 +88,8 @@ fn filter(level: &str, environment: Option<&str>) -> anyhow::Result<EnvFilter> {
     };
     // A single word is a level: without this `inof` would be taken for a module's name and nothing be logged.
     if !text.contains(['=', ',']) {
-        text.parse::<LevelFilter>().map_err(|_| {
+        let level = if text.is_empty() { "?" } else { text };
+        level.parse::<LevelFilter>().map_err(|_| {
             anyhow::anyhow!("{name}: `{text}` is not a level: error, warn, info, debug, trace or off")
         })?;
     }
