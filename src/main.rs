@@ -4,7 +4,10 @@ mod animate;
 mod cli;
 mod config;
 mod daemon;
+mod font;
+mod media;
 mod memory;
+mod rate;
 mod telemetry;
 
 use std::process::ExitCode;

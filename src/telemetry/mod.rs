@@ -1,4 +1,5 @@
 //! What the daemon tells of itself: log lines, events, and figures for Prometheus.
 
+pub mod events;
 pub mod gst_log;
 pub mod log;
