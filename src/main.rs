@@ -3,9 +3,11 @@
 mod animate;
 mod cli;
 mod config;
+mod control;
 mod daemon;
 mod font;
 mod media;
+mod manual;
 mod memory;
 mod rate;
 mod telemetry;

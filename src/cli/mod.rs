@@ -2,7 +2,9 @@
 
 mod animate;
 mod doctor;
+mod generate;
 mod models;
+mod run;
 
 use std::{
     io::{self, Write as _},
@@ -26,8 +28,13 @@ enum Command {
     Animate(Box<animate::Args>),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// List and check models
     Models(models::Args),
+    /// Run the daemon
+    Run(run::Args),
 }
 
 impl Cli {
@@ -39,7 +46,9 @@ impl Cli {
         match self.command {
             Command::Animate(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
+            Command::Run(args) => args.run(),
         }
     }
 }

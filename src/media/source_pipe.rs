@@ -76,7 +76,7 @@ impl SourcePipe {
 
     /// Begins to stop at once. The future is true when everything was closed within `limit`; what was not goes on
     /// closing by itself.
-    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + 'static {
+    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
         self.shared.request_stop(Instant::now() + limit);
         let closed = self.closed.take();
         async move {
