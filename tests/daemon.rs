@@ -32,7 +32,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn base(bench: &Bench, device: &str) -> String {
     format!(
         "[video]\nwidth = 64\nheight = 64\nframe_rate_hz = {RATE}\n\n\
-         [animation]\nmodel = {:?}\ndevice = \"{device}\"\nsteps = 1\nmax_quality = \"crossfade\"\nlatency_ms = 300\n\n\
+         [animation]\nmodel = {:?}\ndevice = \"{device}\"\nreference = \"one\"\nsteps = 1\nmax_quality = \"crossfade\"\nlatency_ms = 300\n\n\
          [gallery]\ndirectories = [{:?}]\n\n\
          [slate]\nafter_ms = 1000\n\n[log]\nlevel = \"info\"\ntarget = \"stderr\"\n\n",
         bench.model(),
