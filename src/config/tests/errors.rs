@@ -177,6 +177,14 @@ fn two_outputs_do_not_share_what_only_one_can_have() {
     ] {
         wrong(&two(keys), &[(4, "is taken by [outputs.a] already")]);
     }
+    let source = "[sources.a]\nkind = 'udp'\nport = 5000\n";
+    for output in ["kind = 'udp'\nport = 5000", "kind = 'srt-listener'\nport = 5000"] {
+        wrong(&format!("{source}[outputs.b]\n{output}"), &[(4, "is taken by [sources.a] already")]);
+    }
+    wrong(
+        "[control]\ntcp = '127.0.0.1:5555'\n[metrics]\nlisten = '127.0.0.1:5555'",
+        &[(4, "is taken by [control] tcp already")],
+    );
     good(&two("kind = 'recording'\ndirectory = '/tmp'"));
 }
 
