@@ -46,7 +46,11 @@ impl<'a, 'b, 'i> Reader<'a, 'b, 'i> {
     }
 
     /// The value of `key`, if it is there and right.
-    pub fn take<T>(&mut self, key: &'static str, take: impl Fn(&DeValue<'_>) -> Result<T, String>) -> Option<At<T>> {
+    pub fn take<T>(
+        &mut self,
+        key: &'static str,
+        take: impl Fn(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<At<T>> {
         let value = self.table.get(key)?;
         let line = self.problems.line(&value.span());
         self.set.push((key, line));
