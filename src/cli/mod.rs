@@ -3,7 +3,9 @@
 mod animate;
 mod config;
 mod doctor;
+mod generate;
 mod models;
+mod run;
 
 use std::{
     io::{self, Write as _},
@@ -29,11 +31,21 @@ enum Command {
     Config(config::Args),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// List and check models
     Models(models::Args),
+    /// Run the daemon
+    Run(run::Args),
 }
 
 impl Cli {
+    /// Whether the command starts logging, as its configuration says.
+    pub fn logs_by_itself(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+
     /// Carries out the command.
     ///
     /// # Errors
@@ -43,7 +55,9 @@ impl Cli {
             Command::Animate(args) => args.run(),
             Command::Config(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
+            Command::Run(args) => args.run(),
         }
     }
 }

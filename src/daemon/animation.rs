@@ -14,7 +14,10 @@ use keyframed_control::types::{InBetweens, Keyframe, Params, Percentiles};
 use tokio::sync::broadcast;
 
 use super::{bus, clock::Base, handle::Telemetry, nice, params, relay::Relay};
-use crate::config::resolved::{Animation as Config, Video};
+use crate::{
+    config::resolved::{Animation as Config, Video},
+    media::element::{filter, fraction, make},
+};
 
 /// Poses that wait in front of the animation; a newer one takes the oldest's place.
 const MOST_POSES: u64 = 2;
@@ -148,7 +151,7 @@ impl Animation {
             .leaky_type(gst_app::AppLeakyType::Downstream)
             .build();
         let stages = stages(&plan)?;
-        let rate = gst::Fraction::new(plan.video.rate.num().try_into()?, plan.video.rate.den().try_into()?);
+        let rate = fraction(plan.video.rate);
         let rgb = || gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).framerate(rate);
         let canvas = rgb()
             .width(plan.video.width.try_into()?)
@@ -157,10 +160,10 @@ impl Animation {
         let chain = [
             poses.clone().upcast(),
             stages.clone(),
-            filter(rgb().build())?,
+            filter(&rgb().build())?,
             make("videoscale")?,
-            filter(canvas.build())?,
-            frames(&around.relay).upcast(),
+            filter(&canvas.build())?,
+            frames(&around.relay, plan.video).upcast(),
         ];
         let pipeline = gst::Pipeline::new();
         pipeline.add_many(&chain)?;
@@ -285,12 +288,12 @@ fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
 }
 
 /// The end of the pipeline: hands frames to the relay, whose business it is when they are shown.
-fn frames(relay: &Relay) -> gst_app::AppSink {
+fn frames(relay: &Relay, video: Video) -> gst_app::AppSink {
     let relay = relay.clone();
     let on_frame = move |sink: &gst_app::AppSink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         if let Some(buffer) = sample.buffer_owned() {
-            relay.picture(buffer);
+            relay.picture(buffer, video);
         }
         Ok(gst::FlowSuccess::Ok)
     };
@@ -324,14 +327,4 @@ fn report_key_frames(stages: &gst::Element, around: &Surroundings) -> anyhow::Re
 
 fn to_millis(nanos: u64) -> f64 {
     nanos as f64 / 1e6
-}
-
-fn filter(caps: gst::Caps) -> anyhow::Result<gst::Element> {
-    Ok(gst::ElementFactory::make("capsfilter").property("caps", caps).build()?)
-}
-
-fn make(name: &str) -> anyhow::Result<gst::Element> {
-    gst::ElementFactory::make(name).build().with_context(|| {
-        format!("GStreamer's element {name} is missing: `keyframed doctor` tells how to install it")
-    })
 }

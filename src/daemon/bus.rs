@@ -3,6 +3,8 @@
 use anyhow::anyhow;
 use gst::prelude::*;
 
+use crate::media::bus::sentence;
+
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
@@ -28,8 +30,8 @@ pub fn listen(
         use gst::MessageView as M;
         also(message);
         let one = match message.view() {
-            M::Error(error) => Some(Said::Error(text(message, &error.error()))),
-            M::Warning(warning) => Some(Said::Warning(text(message, &warning.error()))),
+            M::Error(error) => Some(Said::Error(sentence(error))),
+            M::Warning(warning) => Some(Said::Warning(warning.error().message().to_owned())),
             M::Latency(_) => Some(Said::Latency),
             M::Progress(progress) if progress.get().0 == gst::ProgressType::Complete => Some(Said::Loaded),
             _ => None,
@@ -49,18 +51,5 @@ pub fn listen(
 pub fn first_error(pipeline: &gst::Pipeline) -> Option<anyhow::Error> {
     let message = pipeline.bus()?.pop_filtered(&[gst::MessageType::Error])?;
     let gst::MessageView::Error(error) = message.view() else { return None };
-    Some(anyhow!(text(&message, &error.error())))
-}
-
-/// One line. Ours are whole sentences; others' make sense with the element's name.
-fn text(message: &gst::Message, error: &gst::glib::Error) -> String {
-    let line = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = line.trim_end_matches('.');
-    let source = message.src().and_then(|src| src.downcast_ref::<gst::Element>());
-    let plugin = source.and_then(|element| element.factory()?.plugin());
-    match (plugin, source) {
-        (Some(plugin), _) if plugin.plugin_name() == "keyframed" => line.to_owned(),
-        (_, Some(source)) => format!("{line} ({})", source.name()),
-        _ => line.to_owned(),
-    }
+    Some(anyhow!(sentence(error)))
 }

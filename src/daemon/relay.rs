@@ -128,10 +128,13 @@ impl Relay {
         Ok((relay.clone(), Running { relay, thread }))
     }
 
-    /// A picture of the animation; its timestamp is the running time of the pose it shows.
-    pub fn picture(&self, buffer: gst::Buffer) {
+    /// A picture of the animation, made for this canvas; its timestamp is the running time of the pose it shows.
+    pub fn picture(&self, buffer: gst::Buffer, video: Video) {
         let shows = buffer.pts().map_or(0, gst::ClockTime::nseconds);
         self.change(|state, now| {
+            if state.video != video {
+                return;
+            }
             let live = state.rules.picture(now, shows, Picture(buffer));
             state.counts.stale += u64::from(!live);
         });
@@ -319,7 +322,7 @@ mod tests {
         while started.elapsed() < Duration::from_millis(400) {
             let mut picture = gst::Buffer::from_slice([1u8; 24]);
             picture.make_mut().set_pts(gst::ClockTime::from_nseconds(base.now()));
-            relay.picture(picture);
+            relay.picture(picture, video);
             std::thread::sleep(Duration::from_millis(20));
         }
         let mut showing = relay.showing();
