@@ -207,6 +207,11 @@ fn ports_and_sockets_that_are_taken_are_named() {
     );
     // While the daemon runs it has them itself.
     succeed(place.check(&text).arg("--skip-devices"));
+    let reader = UnixListener::bind(place.path("run/shm")).unwrap();
+    let shm = "[outputs.shm]\nkind = 'shm'\nsocket_path = 'run/shm'";
+    place.refuses(shm, &["[outputs.shm] socket_path: somebody answers at"]);
+    succeed(place.check(shm).arg("--skip-devices"));
+    drop(reader);
     drop(udp);
     succeed(&mut place.check(&text));
 
@@ -288,7 +293,7 @@ fn what_a_run_would_miss_is_told() {
             "error: [sources.typo] launch: ",
             "warning: [gallery] directories: ",
             "error: [outputs.camera] device: there is no /dev/video98: load v4l2loopback",
-            "error: [outputs.null] device: /dev/null is not a Video4Linux device",
+            "error: [outputs.null] device: /dev/null is no video device",
             "error: [outputs.window] kind: a window needs a desktop",
             "error: [outputs.pw] kind: PipeWire is not running for this user",
             "error: [outputs.recording] directory: ",

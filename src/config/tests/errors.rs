@@ -155,6 +155,12 @@ fn what_points_nowhere_is_told_with_what_there_is() {
     wrong("pipeline = 'nobody'", &[(1, "there is no pipeline \"nobody\"; there are figure")]);
     wrong("[animation]\nmodel = 'nobody'", &[(2, "[animation] model: no model `nobody`")]);
     wrong("[animation]\nmodel = './none'", &[(2, "/etc/k/./none/model.toml")]);
+    let pipelines =
+        "[pipelines.figure]\nsource = 'figure'\n[pipelines.b]\nsource = 'figure'\nanimation.steps = 1\n";
+    wrong(
+        &format!("pipeline = 'b'\n{pipelines}[animation]\nreference = 'nobody'"),
+        &[(8, "[animation] reference: there is no picture \"nobody\"")],
+    );
     wrong("[gallery]\ndirectories = ['none']", &[(2, "there is no folder /etc/k/none")]);
     wrong("[slate]\npicture = 'none.png'", &[(2, "there is no file /etc/k/none.png")]);
     wrong("[slate]\npicture = '~bob/none.png'", &[(2, "only ~ alone stands for a home folder")]);
