@@ -12,6 +12,7 @@ use std::{
 
 use common::{
     daemon::{Daemon, PATIENCE, cheap, free_udp_port},
+    docs,
     look::{Album, difference, save_sheet},
 };
 use image::RgbImage;
@@ -166,9 +167,9 @@ impl Drop for Viewer {
 /// A daemon with the camera and, beside it, UDP to nobody.
 fn daemon(session: &Session) -> Daemon {
     let config = format!(
-        "{}[outputs.camera]\nkind = \"pipewire\"\nnode_name = \"keyframed\"\n\n\
-         [outputs.network]\nkind = \"udp\"\naddress = \"127.0.0.1\"\nport = {}\n",
+        "{}{}\n[outputs.network]\nkind = \"udp\"\naddress = \"127.0.0.1\"\nport = {}\n",
         cheap(),
+        docs::toml(&docs::section("virtual-camera.md", "## PipeWire")),
         free_udp_port()
     );
     let daemon = Daemon::start_in(session.dir.path(), &session.runtime(), &config);

@@ -13,7 +13,7 @@ mod bus;
 pub mod clock;
 mod commands;
 mod feed;
-mod gallery;
+pub mod gallery;
 pub mod handle;
 mod nice;
 mod notify;
@@ -35,7 +35,10 @@ use std::{
 
 use anyhow::Context as _;
 use keyframed_control::types::{Stats, Status};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    task::JoinSet,
+};
 
 use self::{
     animation::Surroundings,
@@ -50,7 +53,11 @@ use self::{
     stage::Stage,
     supervisor::{Ears, Signals, Supervisor},
 };
-use crate::{config::resolved::Config, telemetry::events::Events};
+use crate::{
+    config::resolved::Config,
+    control,
+    telemetry::{events::Events, metrics},
+};
 
 /// Commands that wait; more wait in their senders.
 const COMMANDS: usize = 64;
@@ -58,6 +65,9 @@ const COMMANDS: usize = 64;
 const NOTES: usize = 256;
 /// Telemetry that waits for slow receivers.
 const TELEMETRY: usize = 1024;
+
+/// For the last answers to clients, when everything else has ended.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// Runs the daemon until a signal or a client ends it. `file` is what a reload reads. Returns whether everything
 /// has ended; if not, the process should leave without waiting for what still runs.
@@ -79,11 +89,37 @@ pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
 
 async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
     let signals = Signals::listen()?;
-    let (mut supervisor, mut ears, _handle, relay) = build(config, file, signals)?;
+    // Whoever cannot listen says so before anything has started.
+    let sockets = control::bind(&config.control)?;
+    let exporter = config.metrics.map(metrics::bind).transpose()?;
+    let (mut supervisor, mut ears, handle, relay) = build(config, file, signals)?;
+
+    let (end, ended) = watch::channel(false);
+    let mut services = JoinSet::new();
+    services.spawn(told(sockets.serve(handle.clone(), until(ended.clone()))));
+    if let Some(exporter) = exporter {
+        services.spawn(told(exporter.serve(handle, until(ended))));
+    }
     supervisor.run(&mut ears).await;
-    let ended = supervisor.stop().await;
+    // The answer to `shutdown` goes out while the outputs end.
+    let _ = end.send(true);
+    let all_ended = supervisor.stop().await;
     drop(relay);
-    Ok(ended)
+    let in_time = tokio::time::timeout(FAREWELL, services.join_all()).await.is_ok();
+    Ok(all_ended && in_time)
+}
+
+/// A service that fails is missed by its clients, not by the stream.
+async fn told(service: impl Future<Output = anyhow::Result<()>>) {
+    if let Err(error) = service.await {
+        tracing::error!("{error:#}");
+    }
+}
+
+/// Waits for the end.
+async fn until(mut ended: watch::Receiver<bool>) {
+    // The sender is dropped only after that.
+    let _ = ended.wait_for(|ended| *ended).await;
 }
 
 /// Starts all parts.
@@ -112,8 +148,12 @@ fn build(
     }
     let (relay, running) = Relay::start(base, config.video, slate, config.slate.after)?;
     let feed = Feed::new(base, relay.clone());
-    let surroundings =
-        Surroundings { base, relay: relay.clone(), telemetry: telemetry.clone(), key_frames: Arc::new(AtomicU64::new(0)) };
+    let surroundings = Surroundings {
+        base,
+        relay: relay.clone(),
+        telemetry: telemetry.clone(),
+        key_frames: Arc::new(AtomicU64::new(0)),
+    };
     let around = Around {
         base,
         relay: relay.clone(),

@@ -1,7 +1,11 @@
 //! The supervisor: one task that owns the daemon's state. It selects over commands, what parts tell, timers and
 //! signals, and never does anything that takes long itself.
 
-use std::{path::PathBuf, sync::Arc, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use keyframed_control::types::{Params, Reference, Reloaded, Showing, Status};
@@ -129,14 +133,12 @@ impl Supervisor {
         let mut feeding = every(fed.unwrap_or(Duration::from_secs(3600)));
         loop {
             tokio::select! {
-                command = ears.commands.recv() => match command {
-                    Some(Command::Shutdown(answer)) => {
+                Some(command) = ears.commands.recv() => match command {
+                    Command::Shutdown(answer) => {
                         let _ = answer.send(Ok(()));
                         break;
                     }
-                    Some(command) => self.carry_out(command),
-                    // Nobody can ask for anything any more; signals still come.
-                    None => std::future::pending().await,
+                    command => self.carry_out(command),
                 },
                 Some(note) = ears.notes.recv() => self.take_note(note),
                 Some(event) = ears.of_sources.recv() => self.on_source(event),
@@ -232,7 +234,9 @@ impl Supervisor {
         match event.change {
             PipeChange::Running => self.events.emit(Kind::OutputRunning, Some(&part), "frames go out"),
             PipeChange::Failed(why) => self.events.emit(Kind::OutputLost, Some(&part), why),
-            PipeChange::Stalled => self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more"),
+            PipeChange::Stalled => {
+                self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more")
+            }
             PipeChange::Eos => self.events.emit(Kind::OutputLost, Some(&part), "it ended"),
         }
         self.publish();

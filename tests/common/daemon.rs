@@ -44,6 +44,8 @@ impl Daemon {
             .arg(&file)
             .env("XDG_RUNTIME_DIR", runtime)
             .env("HOME", dir)
+            // GStreamer's own sinks warn; that is no reason to end.
+            .env_remove("G_DEBUG")
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

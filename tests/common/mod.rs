@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub mod daemon;
+pub mod docs;
 pub mod look;
 #[path = "../../models/tests/tiny/mod.rs"]
 mod tiny;

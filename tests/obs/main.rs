@@ -1,9 +1,9 @@
 //! OBS, as a real client: it shows the avatar from SRT, UDP and RTMP, soon after the pose, and again after the daemon
 //! was away.
 
+mod client;
 #[path = "../common/mod.rs"]
 mod common;
-mod client;
 mod studio;
 #[path = "../../src/media/timecode.rs"]
 #[allow(dead_code, reason = "drawing is the daemon's business")]
@@ -16,6 +16,7 @@ use std::{
 
 use common::{
     daemon::{Daemon, PATIENCE, cheap, free_tcp_port, free_udp_port},
+    docs,
     look::{Album, difference, save_sheet, without_time},
 };
 use gst::prelude::*;
@@ -42,35 +43,31 @@ struct Seen {
     time: u32,
 }
 
+/// As docs/obs.md has it, but for the ports.
 fn ways() -> [Way; 3] {
-    let (srt, udp, rtmp) = (free_udp_port(), free_udp_port(), free_tcp_port());
-    let way = |name, output: String, input: Value| Way { name, output, input, seen: Vec::new() };
+    let way = |name, ports: &str, port: u16| {
+        let section = docs::section("obs.md", &format!("## {name}")).replace(ports, &port.to_string());
+        Way {
+            name,
+            output: docs::toml(&section)
+                .replace("[outputs.obs]", &format!("[outputs.{}]", name.to_lowercase())),
+            input: json!({
+                "input": docs::field(&section, "Input"),
+                "input_format": docs::field(&section, "Input Format"),
+                "ffmpeg_options": docs::field(&section, "FFmpeg Options"),
+            }),
+            seen: Vec::new(),
+        }
+    };
     [
-        way(
-            "SRT",
-            format!("kind = \"srt-listener\"\naddress = \"127.0.0.1\"\nport = {srt}\nlatency_ms = 120\n"),
-            json!({ "input": format!("srt://127.0.0.1:{srt}"), "input_format": "mpegts",
-                    "ffmpeg_options": "probesize=32" }),
-        ),
-        way(
-            "UDP",
-            format!("kind = \"udp\"\naddress = \"127.0.0.1\"\nport = {udp}\n"),
-            json!({ "input": format!("udp://127.0.0.1:{udp}"), "input_format": "mpegts",
-                    "ffmpeg_options": "probesize=32" }),
-        ),
-        way(
-            "RTMP",
-            format!("kind = \"rtmp\"\nurl = \"rtmp://127.0.0.1:{rtmp}/live/keyframed\"\nretry_max_ms = 1000\n"),
-            json!({ "input": format!("rtmp://127.0.0.1:{rtmp}/live/keyframed"), "input_format": "",
-                    "ffmpeg_options": "listen=1 probesize=32" }),
-        ),
+        way("SRT", "9000", free_udp_port()),
+        way("UDP", "5600", free_udp_port()),
+        way("RTMP", "1935", free_tcp_port()),
     ]
 }
 
 fn config(ways: &[Way]) -> String {
-    let outputs = ways.iter().map(|way| {
-        format!("[outputs.{}]\n{}timecode = true\nbitrate_kbps = 1500\n\n", way.name.to_lowercase(), way.output)
-    });
+    let outputs = ways.iter().map(|way| format!("{}timecode = true\nbitrate_kbps = 1500\n\n", way.output));
     cheap() + &outputs.collect::<String>()
 }
 

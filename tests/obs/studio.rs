@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::client::Client;
-use crate::common::{daemon::{PATIENCE, free_tcp_port}, installed};
+use crate::common::{
+    daemon::{PATIENCE, free_tcp_port},
+    installed,
+};
 
 /// Keeps OBS from asking questions on its first start.
 const GLOBAL: &str = "\
@@ -98,7 +101,8 @@ impl Studio {
     pub fn photograph(&self) {
         let Some(folder) = std::env::var_os("KEYFRAMED_SHEETS") else { return };
         let path = Path::new(&folder).join("obs-window.png");
-        let taken = Command::new("import").args(["-window", "root", "-display", &self.display]).arg(path).status();
+        let taken =
+            Command::new("import").args(["-window", "root", "-display", &self.display]).arg(path).status();
         if !taken.is_ok_and(|status| status.success()) {
             eprintln!("no picture of the screen: ImageMagick's import is not installed");
         }
