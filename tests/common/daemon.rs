@@ -124,6 +124,12 @@ impl Daemon {
     pub fn stop(&mut self) {
         // SAFETY: the process is ours and has not been waited for.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.wait_end();
+    }
+
+    /// Waits until it has ended in an orderly way.
+    #[track_caller]
+    pub fn wait_end(&mut self) {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -68,7 +68,9 @@ fn foreign_clients_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), &cheap());
     daemon.wait_live();
-    python.arg(script("foreign.py")).args([ipc(dir.path(), "control.sock"), ipc(dir.path(), "telemetry.sock")]);
+    python
+        .arg(script("foreign.py"))
+        .args([ipc(dir.path(), "control.sock"), ipc(dir.path(), "telemetry.sock")]);
     let output = python.output().unwrap();
     println!("{}", text(&output));
     assert!(output.status.success(), "{}\n{}", text(&output), daemon.log());
@@ -227,7 +229,8 @@ fn answers_come_while_generation_runs_flat_out() {
     daemon.wait_live();
     let key_frames = |d: &Daemon| d.call(&["status"])["stats"]["key_frames"].as_u64().unwrap();
     let before = key_frames(&daemon);
-    let output = python.arg(script("latency.py")).args([ipc(dir.path(), "control.sock"), "10".into()]).output();
+    let output =
+        python.arg(script("latency.py")).args([ipc(dir.path(), "control.sock"), "10".into()]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let status = daemon.call(&["status"]);
@@ -276,9 +279,17 @@ fn every_command_of_keyframedctl() {
     failed(&ctl(&["params", "set", "lambda"]), 2, &["NAME=VALUE"]);
     failed(&ctl(&["reference", "set", "--path", "/etc/passwd"]), 1, &["/etc/passwd"]);
     failed(&ctl(&["stauts"]), 2, &["status"]);
-    failed(&ctl(&["snapshot", "--output", "/nonexistent/x.png"]), 1, &["/nonexistent/x.png", "cannot be written"]);
+    failed(
+        &ctl(&["snapshot", "--output", "/nonexistent/x.png"]),
+        1,
+        &["/nonexistent/x.png", "cannot be written"],
+    );
     failed(&ctl(&["watch"]), 1, &["terminal"]);
-    failed(&ctl(&["status", "--endpoint", "ipc:///nonexistent.sock"]), 3, &["/nonexistent.sock", "keyframed run"]);
+    failed(
+        &ctl(&["status", "--endpoint", "ipc:///nonexistent.sock"]),
+        3,
+        &["/nonexistent.sock", "keyframed run"],
+    );
     let port = free_tcp_port();
     let nobody = format!("tcp://127.0.0.1:{port}");
     failed(&ctl(&["status", "--timeout-ms", "500", "--endpoint", &nobody]), 3, &[&nobody]);
@@ -302,7 +313,10 @@ fn man_pages_and_completions_are_written() {
     let dir = tempfile::tempdir().unwrap();
     for (program, pages) in [
         (env!("CARGO_BIN_EXE_keyframed"), ["keyframed.1", "keyframed-run.1", "keyframed-animate.1"]),
-        (env!("CARGO_BIN_EXE_keyframedctl"), ["keyframedctl.1", "keyframedctl-params-set.1", "keyframedctl-watch.1"]),
+        (
+            env!("CARGO_BIN_EXE_keyframedctl"),
+            ["keyframedctl.1", "keyframedctl-params-set.1", "keyframedctl-watch.1"],
+        ),
     ] {
         let name = Path::new(program).file_name().unwrap().to_str().unwrap();
         succeed(Command::new(program).args(["generate", "--output"]).arg(dir.path()));
@@ -312,7 +326,9 @@ fn man_pages_and_completions_are_written() {
         }
         let bash = dir.path().join(format!("{name}.bash"));
         succeed(Command::new("bash").arg("-n").arg(&bash));
-        assert!(dir.path().join(format!("_{name}")).exists() && dir.path().join(format!("{name}.fish")).exists());
+        assert!(
+            dir.path().join(format!("_{name}")).exists() && dir.path().join(format!("{name}.fish")).exists()
+        );
     }
     let bash = succeed(Command::new(env!("CARGO_BIN_EXE_keyframedctl")).args(["completions", "bash"]));
     assert_eq!(bash, fs::read_to_string(dir.path().join("keyframedctl.bash")).unwrap());
@@ -386,13 +402,22 @@ fn figures_for_prometheus() {
     assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
     let value = |name: &str| {
         let line = body.lines().find(|l| l.strip_prefix(name).is_some_and(|l| l.starts_with(' ')));
-        line.unwrap_or_else(|| panic!("no {name} in\n{body}")).rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+        line.unwrap_or_else(|| panic!("no {name} in\n{body}"))
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
     };
     assert!(value("keyframed_output_frames_total") > 0.);
     assert!(value("keyframed_key_frames_total") > 0.);
     assert!(value("keyframed_latency_seconds{quantile=\"0.5\"}") > 0.);
     assert!(value("keyframed_keyframe_latency_seconds_count") > 0.);
-    assert_eq!(value("keyframed_events_total{kind=\"paused\",level=\"info\"}"), 1., "an event is counted once");
+    assert_eq!(
+        value("keyframed_events_total{kind=\"paused\",level=\"info\"}"),
+        1.,
+        "an event is counted once"
+    );
     assert!(value("keyframed_output_part_frames_total{output=\"picture\",kind=\"fragment\"}") > 0.);
     assert!(value("keyframed_control_requests_total{method=\"status\"}") > 0.);
     for (request, status) in [
@@ -412,7 +437,7 @@ fn figures_for_prometheus() {
 
 /// Lets Prometheus's own tool look at the figures, where it is installed.
 fn promtool(body: &str) {
-    if !common::has_program("promtool") {
+    if !common::installed("promtool") {
         return println!("skipped: there is no promtool (Debian package prometheus)");
     }
     let mut tool = Command::new("promtool")

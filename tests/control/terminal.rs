@@ -25,9 +25,8 @@ impl Terminal {
         let (mut ours, mut theirs) = (0, 0);
         let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: two places for descriptors, no name, no settings, a size.
-        let opened = unsafe {
-            libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size)
-        };
+        let opened =
+            unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size) };
         assert_eq!(opened, 0, "no pseudo-terminal");
         // SAFETY: both descriptors are new and nobody else's.
         let (ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
