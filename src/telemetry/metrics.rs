@@ -69,14 +69,6 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<Exporter> {
 }
 
 impl Exporter {
-    /// Address, with the port that the system chose for port 0.
-    ///
-    /// # Errors
-    /// The system does not know it.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
     /// Serves scrapers until `shutdown`.
     ///
     /// # Errors

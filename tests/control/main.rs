@@ -246,12 +246,21 @@ fn answers_come_while_generation_runs_flat_out() {
     }
 }
 
+/// `keyframedctl` for the daemon of this runtime folder.
+fn command(runtime: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyframedctl"));
+    command.env("XDG_RUNTIME_DIR", runtime);
+    command
+}
+
 #[test]
 fn every_command_of_keyframedctl() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(dir.path(), &cheap());
     daemon.wait_live();
-    let say = |args: &[&str]| succeed(&mut daemon.ctl(args));
+    let (runtime, folder) = (dir.path().join("run"), dir.path());
+    let ctl = |args: &[&str]| command(&runtime).args(args).current_dir(folder).output().unwrap();
+    let say = |args: &[&str]| succeed(command(&runtime).args(args).current_dir(folder));
     let status = say(&["status"]);
     for word in ["keyframed 0.", "source figure", "test-figure", "running", "lambda", "rate", "latency"] {
         assert!(status.contains(word), "{word:?} is missing in\n{status}");
@@ -273,7 +282,6 @@ fn every_command_of_keyframedctl() {
     let document: Value = serde_json::from_str(&say(&["rpc.discover"])).unwrap();
     assert_eq!(document["info"]["title"], "keyframed");
 
-    let ctl = |args: &[&str]| daemon.ctl(args).output().unwrap();
     failed(&ctl(&["params", "set", "lambda=7"]), 1, &["`lambda`", "from 0 to 1", "not 7"]);
     failed(&ctl(&["params", "set", "lamda=0.1"]), 1, &["did you mean `lambda`"]);
     failed(&ctl(&["params", "set", "lambda"]), 2, &["NAME=VALUE"]);
