@@ -41,6 +41,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Whether the command starts logging, as its configuration says.
+    pub fn logs_by_itself(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+
     /// Carries out the command.
     ///
     /// # Errors
