@@ -181,6 +181,8 @@ fn hostile_clients_harm_neither_daemon_nor_others() {
     for mut stream in held {
         assert!(Raw::closed(&mut stream), "a handshake is waited for without end");
     }
+    // Not before its time is over: what is read here counts as read.
+    std::thread::sleep(Duration::from_secs(12));
     assert!(Raw::closed(&mut deaf.0), "a client that does not read is kept");
     let after = memory(daemon.pid());
     assert!(after < before + 150, "from {before} to {after} MiB");
@@ -229,20 +231,64 @@ fn answers_come_while_generation_runs_flat_out() {
     daemon.wait_live();
     let key_frames = |d: &Daemon| d.call(&["status"])["stats"]["key_frames"].as_u64().unwrap();
     let before = key_frames(&daemon);
-    let output =
-        python.arg(script("latency.py")).args([ipc(dir.path(), "control.sock"), "10".into()]).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    let status = daemon.call(&["status"]);
-    let made = key_frames(&daemon) - before;
-    println!("{made} key frames of {} ms meanwhile", status["stats"]["generate_ms"]);
-    assert!(made > 0, "nothing was generated\n{}", daemon.log());
-    let took: Value = serde_json::from_slice(&output.stdout).unwrap();
-    println!("{took:#}");
+    python.arg(script("latency.py")).args([ipc(dir.path(), "control.sock"), "10".into()]);
+    let started = Instant::now();
+    let (took, made) = loop {
+        let output = python.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        let made = key_frames(&daemon) - before;
+        if made >= 2 {
+            break (serde_json::from_slice::<Value>(&output.stdout).unwrap(), made);
+        }
+        assert!(started.elapsed() < 2 * PATIENCE, "nothing is generated\n{}", daemon.log());
+    };
+    let key_frame = daemon.call(&["status"])["stats"]["generate_ms"].as_f64().unwrap();
+    println!("{made} key frames meanwhile, {key_frame:.0} ms each\n{took:#}");
     // On a machine that others use as well, what can be asked for is that no request waits for a key frame.
-    let key_frame = status["stats"]["generate_ms"].as_f64().unwrap();
     for (method, times) in took.as_object().unwrap() {
         assert!(times["p95"].as_f64().unwrap() < key_frame.max(50.), "{method}: {times}");
+    }
+}
+
+#[test]
+fn what_the_page_says_can_be_entered_word_for_word() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/control.md")).unwrap();
+    let blocks = |kind: &str| -> Vec<String> {
+        let start = format!("```{kind}\n");
+        page.split(&start).skip(1).map(|b| b.split("```").next().unwrap().to_owned()).collect()
+    };
+    let token = dir.path().join("token");
+    fs::write(&token, "a-secret-of-this-test\n").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let [tcp] = &blocks("toml")[..] else { panic!("one piece of TOML") };
+    let tcp = tcp.replace("/etc/keyframed/token", token.to_str().unwrap());
+    let daemon = Daemon::start(dir.path(), &format!("{}{tcp}", cheap()));
+    daemon.wait_live();
+    let programs = Path::new(env!("CARGO_BIN_EXE_keyframedctl")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let prepare = |mut command: Command| {
+        command.current_dir(dir.path()).env("PATH", &path).env("XDG_RUNTIME_DIR", dir.path().join("run"));
+        command.env("KEYFRAMED_TOKEN_FILE", &token);
+        command
+    };
+    for shell in blocks("sh") {
+        let mut bash = prepare(Command::new("bash"));
+        println!("{}", succeed(bash.args(["-e", "-c", &shell])));
+    }
+    for program in blocks("python") {
+        let mut python = prepare(Command::new(python.get_program()));
+        println!("{}", succeed(python.args(["-c", &program])));
+    }
+    let document = daemon.call(&["rpc.discover"]);
+    for method in document["methods"].as_array().unwrap() {
+        let name = method["name"].as_str().unwrap();
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not in the page");
+    }
+    for spec in keyframed_control::params::SETTINGS {
+        let star = if spec.nullable { " *" } else { "" };
+        assert!(page.contains(&format!("| `{}`{star} |", spec.name)), "{} is not in the page", spec.name);
     }
 }
 
@@ -262,7 +308,7 @@ fn every_command_of_keyframedctl() {
     let ctl = |args: &[&str]| command(&runtime).args(args).current_dir(folder).output().unwrap();
     let say = |args: &[&str]| succeed(command(&runtime).args(args).current_dir(folder));
     let status = say(&["status"]);
-    for word in ["keyframed 0.", "source figure", "test-figure", "running", "lambda", "rate", "latency"] {
+    for word in ["process ", "source figure", "test-figure", "running", "lambda", "rate", "latency"] {
         assert!(status.contains(word), "{word:?} is missing in\n{status}");
     }
     assert!(say(&["params", "set", "lambda=0.03", "steps=default"]).contains("lambda              0.03"));
@@ -419,7 +465,7 @@ fn figures_for_prometheus() {
     };
     assert!(value("keyframed_output_frames_total") > 0.);
     assert!(value("keyframed_key_frames_total") > 0.);
-    assert!(value("keyframed_latency_seconds{quantile=\"0.5\"}") > 0.);
+    assert!(value("keyframed_latency_seconds{percentile=\"50\"}") > 0.);
     assert!(value("keyframed_keyframe_latency_seconds_count") > 0.);
     assert_eq!(
         value("keyframed_events_total{kind=\"paused\",level=\"info\"}"),
