@@ -96,8 +96,10 @@ fn figures(state: &State) -> Paragraph<'static> {
 
 fn figure_lines(s: &Stats) -> Vec<Line<'static>> {
     let line = |name: &str, value: String| Line::from(vec![format!("{name:<11}").dark_gray(), value.into()]);
-    let p =
-        s.latency_ms.map_or_else(|| "–".into(), |p| format!("{:.0} / {:.0} / {:.0} ms", p.p50, p.p95, p.p99));
+    let times = |p: Percentiles| match p.p99 {
+        ..10_000. => format!("{:.0} / {:.0} / {:.0} ms", p.p50, p.p95, p.p99),
+        _ => format!("{:.1} / {:.1} / {:.1} s", p.p50 / 1e3, p.p95 / 1e3, p.p99 / 1e3),
+    };
     let mut lines = vec![
         line("rate", format!("{:.1} out, {:.1} in /s", s.output_rate_hz, s.input_rate_hz)),
         line("latency", s.latency_ms.map_or_else(|| "–".into(), times)),
