@@ -512,7 +512,8 @@ fn the_dashboard_in_a_terminal_outlives_the_daemon() {
     let mut daemon = Daemon::start(dir.path(), &cheap());
     daemon.wait_live();
     let mut terminal = Terminal::start(daemon.ctl(&["watch"]), 110, 40);
-    for word in ["LIVE", "latency, ms", "frames a second", "key ratio", "source figure"] {
+    for word in ["LIVE", "latency, ms: p50 p95 p99", "frames a second: out in", "key ratio", "source figure"]
+    {
         terminal.wait(word);
     }
     daemon.call(&["params", "set", "seed=3"]);

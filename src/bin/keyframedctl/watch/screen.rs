@@ -155,18 +155,16 @@ fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, lines: &[(&str, &Vec<(f
     let left = first.max(-(HISTORY as f64));
     let datasets = lines
         .iter()
-        .map(|(name, points, color)| {
-            Dataset::default()
-                .name((*name).to_owned())
-                .marker(Marker::Braille)
-                .graph_type(GraphType::Line)
-                .style(*color)
-                .data(points)
+        .map(|(_, points, color)| {
+            Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(*color).data(points)
         })
         .collect();
     let x = Axis::default().bounds([left, 0.]).labels([format!("{left:.0} s"), "now".into()]);
     let y = Axis::default().bounds([0., top]).labels(["0".into(), format!("{top:.0}")]);
-    let widget = Chart::new(datasets).block(Block::bordered().title(title.to_owned())).x_axis(x).y_axis(y);
+    // A legend would hide the newest values, or be left out for lack of room.
+    let names = lines.iter().map(|(name, _, color)| Span::styled(format!(" {name}"), *color));
+    let title: Line<'_> = [Span::from(format!("{title}:"))].into_iter().chain(names).collect();
+    let widget = Chart::new(datasets).block(Block::bordered().title(title)).x_axis(x).y_axis(y);
     frame.render_widget(widget, area);
 }
 
