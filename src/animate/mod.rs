@@ -3,7 +3,6 @@
 //! [`input`] looks at what was given, [`pipeline`] builds, [`run`] waits for the end while [`watch`] counts,
 //! [`report`] and [`sheet`] tell what came of it.
 
-mod font;
 mod input;
 mod output;
 mod pipeline;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use image::{RgbImage, imageops};
 use keyframed_engine::{Frame, Nanos, SECOND};
 
-use super::font;
+use crate::font;
 
 /// Most columns of a sheet.
 const COLUMNS: usize = 10;
@@ -15,9 +15,11 @@ const CELL: u32 = 192;
 /// Space around pictures, in pixels.
 const GAP: u32 = 6;
 /// Height of the line of times above the columns.
-const HEADER: u32 = 2 * font::HEIGHT + 2 * GAP;
+const HEADER: u32 = 2 * LETTER_SCALE * font::HEIGHT + 2 * GAP;
 /// Width of the row names at the left.
-const MARGIN: u32 = 10 * font::ADVANCE + 2 * GAP;
+const MARGIN: u32 = 10 * LETTER_SCALE * font::ADVANCE + 2 * GAP;
+/// Pixels on the sheet for one of a letter.
+const LETTER_SCALE: u32 = 2;
 const PAPER: image::Rgb<u8> = image::Rgb([250, 250, 248]);
 const INK: image::Rgb<u8> = image::Rgb([40, 40, 46]);
 /// Names of the rows, top to bottom.
@@ -112,13 +114,13 @@ impl Sampler {
         let height = HEADER + ROWS.len() as u32 * (CELL + GAP) + GAP;
         let mut sheet = RgbImage::from_pixel(width, height, PAPER);
         for (row, name) in ROWS.iter().enumerate() {
-            let y = HEADER + row as u32 * (CELL + GAP) + (CELL - font::HEIGHT) / 2;
-            font::draw(&mut sheet, GAP, y, name, INK);
+            let y = HEADER + row as u32 * (CELL + GAP) + (CELL - LETTER_SCALE * font::HEIGHT) / 2;
+            font::draw(&mut sheet, (GAP, y), LETTER_SCALE, name, INK);
         }
         for (i, column) in columns.iter().enumerate() {
             let x = MARGIN + i as u32 * (CELL + GAP);
             let time = format!("{:.2} S", column.at as f64 / SECOND as f64);
-            font::draw(&mut sheet, x, GAP, &time, INK);
+            font::draw(&mut sheet, (x, GAP), LETTER_SCALE, &time, INK);
             let pictures = [Some(&column.pose), column.key.as_ref(), column.between.as_ref().map(|(_, p)| p)];
             for (row, picture) in pictures.into_iter().enumerate() {
                 let Some(picture) = picture else { continue };

@@ -5,7 +5,11 @@ use serde_json::{Map, Value};
 use crate::{
     error::ErrorObject,
     message::{Id, Notification, Params, Reply, Request, Response},
+    suggest,
 };
+
+/// Most calls in a batch: an answer is larger than a call, and a client must not be able to ask for much with little.
+pub const MAX_BATCH: usize = 64;
 
 /// One well-formed call.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +53,10 @@ pub fn parse_request(text: &[u8]) -> Incoming {
         Err(e) => Incoming::Single(refuse(Id::Null, ErrorObject::parse(e))),
         Ok(Value::Array(calls)) if calls.is_empty() => {
             Incoming::Single(refuse(Id::Null, ErrorObject::invalid_request("an empty batch")))
+        }
+        Ok(Value::Array(calls)) if calls.len() > MAX_BATCH => {
+            let why = format!("a batch of {} calls; at most {MAX_BATCH}", calls.len());
+            Incoming::Single(refuse(Id::Null, ErrorObject::invalid_request(why)))
         }
         Ok(Value::Array(calls)) => Incoming::Batch(calls.into_iter().map(call).collect()),
         Ok(value) => Incoming::Single(call(value)),
@@ -118,7 +126,16 @@ fn id(value: Value) -> Result<Id, ErrorObject> {
 fn check_version(members: &mut Map<String, Value>) -> Result<(), ErrorObject> {
     match members.remove("jsonrpc") {
         Some(Value::String(version)) if version == "2.0" => Ok(()),
-        Some(other) => Err(ErrorObject::invalid_request(format!("`jsonrpc` is {other} instead of \"2.0\""))),
+        Some(Value::String(other)) => {
+            let why = format!("`jsonrpc` is {} instead of \"2.0\"", suggest::shown(&other));
+            Err(ErrorObject::invalid_request(why))
+        }
+        Some(Value::Number(n)) => {
+            Err(ErrorObject::invalid_request(format!("`jsonrpc` is {n} instead of the string \"2.0\"")))
+        }
+        Some(other) => {
+            Err(ErrorObject::invalid_request(format!("`jsonrpc` is {} instead of \"2.0\"", kind(&other))))
+        }
         None => Err(ErrorObject::invalid_request("no `jsonrpc`")),
     }
 }
@@ -147,12 +164,12 @@ fn params(members: &mut Map<String, Value>) -> Result<Params, ErrorObject> {
 /// A misspelt member would otherwise pass unnoticed.
 fn check_rest(members: &Map<String, Value>) -> Result<(), ErrorObject> {
     match members.keys().next() {
-        Some(name) => Err(ErrorObject::invalid_request(format!("unknown member {name:?}"))),
+        Some(name) => Err(ErrorObject::invalid_request(format!("unknown member {}", suggest::shown(name)))),
         None => Ok(()),
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{method::Method, suggest};
+
 /// Error codes. Those from -32768 to -32000 belong to the specification.
 pub mod code {
     /// The text is not JSON.
@@ -15,6 +17,12 @@ pub mod code {
     pub const INVALID_PARAMS: i64 = -32602;
     /// The method failed for a reason of its own.
     pub const INTERNAL_ERROR: i64 = -32603;
+    /// The method could not do it: the message says why. Nothing changed.
+    pub const FAILED: i64 = -32000;
+    /// The client did not show the token, or a wrong one.
+    pub const UNAUTHORIZED: i64 = -32001;
+    /// The answer would be too large.
+    pub const TOO_LARGE: i64 = -32002;
 }
 
 /// The `error` member of a response.
@@ -49,7 +57,11 @@ impl ErrorObject {
 
     /// There is no method of this name.
     pub fn method_not_found(name: &str) -> Self {
-        Self::new(code::METHOD_NOT_FOUND, format!("Method not found: {name:?}"))
+        let known = Method::ALL.iter().map(|m| m.name());
+        let hint =
+            suggest::closest(name, known).map(|m| format!("; did you mean {m:?}?")).unwrap_or_default();
+        let name = suggest::shown(name);
+        Self::new(code::METHOD_NOT_FOUND, format!("Method not found: {name}{hint}"))
     }
 
     /// The parameters do not fit the method; `why` names the one.
@@ -57,7 +69,12 @@ impl ErrorObject {
         Self::new(code::INVALID_PARAMS, format!("Invalid params: {why}"))
     }
 
-    /// The method failed.
+    /// The method could not do it; `why` says what stands in the way. Nothing changed.
+    pub fn failed(why: impl std::fmt::Display) -> Self {
+        Self::new(code::FAILED, why.to_string())
+    }
+
+    /// A bug, or the daemon is going away.
     pub fn internal(why: impl std::fmt::Display) -> Self {
         Self::new(code::INTERNAL_ERROR, format!("Internal error: {why}"))
     }

@@ -7,6 +7,9 @@ pub mod codec;
 pub mod error;
 pub mod message;
 pub mod method;
+pub mod openrpc;
+pub mod params;
+pub mod suggest;
 pub mod types;
 
 pub use codec::{Call, Incoming, parse_reply, parse_request};

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// State of a part that can be lost and comes back: a source or an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PartState {
     /// Being opened for the first time.
@@ -17,7 +18,7 @@ pub enum PartState {
 }
 
 /// A source or an output, as `status` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartStatus {
     /// Name in the configuration.
     pub name: String,
@@ -37,7 +38,7 @@ pub struct PartStatus {
 }
 
 /// What is on the outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Showing {
     /// The animation.
@@ -49,7 +50,7 @@ pub enum Showing {
 }
 
 /// Result of `status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Of the daemon.
     pub version: String,
@@ -79,7 +80,7 @@ pub struct Status {
 }
 
 /// Counters since the start and figures of the last second: `status`, and telemetry topic `stats`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// Seconds since the daemon's start.
     pub uptime_secs: f64,
@@ -123,7 +124,7 @@ pub struct Stats {
 }
 
 /// In-betweens by rung.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InBetweens {
     /// By FILM.
     pub film: u64,
@@ -134,7 +135,7 @@ pub struct InBetweens {
 }
 
 /// Of a time, milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Percentiles {
     /// Median.
     pub p50: f64,
@@ -145,7 +146,7 @@ pub struct Percentiles {
 }
 
 /// Severity of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
     /// For the record.
@@ -157,7 +158,7 @@ pub enum Level {
 }
 
 /// Telemetry topic `event`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Seconds since the daemon's start.
     pub uptime_secs: f64,
@@ -173,7 +174,7 @@ pub struct Event {
 }
 
 /// Telemetry topic `keyframe`: one for each key frame generated.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Keyframe {
     /// Running time of its pose, seconds since the daemon's start.
     pub pose_secs: f64,
@@ -184,7 +185,7 @@ pub struct Keyframe {
 }
 
 /// Parameters that change between two frames: result of `params.get`. `None` stands for the model's default.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Params {
     /// Threshold on the mean squared error between pose frames.
     pub lambda: f64,
@@ -209,7 +210,7 @@ pub struct Params {
 }
 
 /// Best rung of the quality ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MaxQuality {
     /// The network.
@@ -223,7 +224,7 @@ pub enum MaxQuality {
 }
 
 /// A picture that `reference.set` takes: in `reference.list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reference {
     /// What `{"name": …}` takes.
     pub name: String,
@@ -234,7 +235,7 @@ pub struct Reference {
 }
 
 /// A configured pipeline: in `pipeline.list`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PipelineInfo {
     /// What `pipeline.switch` takes.
     pub name: String,
@@ -247,7 +248,7 @@ pub struct PipelineInfo {
 }
 
 /// Result of `snapshot`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// Pixels.
     pub width: u32,
@@ -260,7 +261,7 @@ pub struct Snapshot {
 }
 
 /// Result of `reload`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// Parts that were started, stopped or started anew, such as `output obs`.
     pub restarted: Vec<String>,

@@ -56,6 +56,14 @@ impl Ladder {
         self.observe(now, lateness > self.config.budget);
     }
 
+    /// Changes the best rung to use. From the old best it goes to the new one at once; from below it climbs.
+    pub fn set_best(&mut self, best: Rung) {
+        let old = std::mem::replace(&mut self.config.best, best);
+        if self.rung == old || self.rung < best {
+            self.rung = best;
+        }
+    }
+
     /// Goes back to the best rung, as after a flush.
     pub fn reset(&mut self) {
         *self = Self::new(self.config);
@@ -123,6 +131,25 @@ mod tests {
         l.observe_cost(1000, Rung::Warp, 10);
         l.observe_cost(2000, Rung::Warp, 10);
         assert_eq!(l.rung(), Rung::Warp);
+    }
+
+    #[test]
+    fn the_best_rung_changes() {
+        let mut l = ladder(Rung::Crossfade);
+        l.set_best(Rung::Film);
+        assert_eq!(l.rung(), Rung::Film, "nothing spoke against the best");
+        l.observe_lateness(0, 11);
+        l.set_best(Rung::Film);
+        assert_eq!(l.rung(), Rung::Warp, "no change, no step");
+        l.set_best(Rung::Repeat);
+        assert_eq!(l.rung(), Rung::Repeat);
+        let mut l = ladder(Rung::Warp);
+        l.observe_lateness(0, 11);
+        l.set_best(Rung::Film);
+        assert_eq!(l.rung(), Rung::Crossfade, "an overloaded machine climbs step by step");
+        l.observe_lateness(100, 0);
+        l.observe_lateness(200, 0);
+        assert_eq!(l.rung(), Rung::Film);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`generate`] | 2: what a key-frame generator is, and the single-slot mailbox in front of it |
 //! | [`interpolate`], [`warp`], [`ladder`] | 3: what an interpolator is, the light rungs, the quality ladder |
 //! | [`grid`], [`timeline`], [`pace`] | 4: output ticks at a constant rate, offline and live |
+//! | [`relay`] | one frame a tick between animation and outputs, live |
 //! | [`counters`] | what every stage counts |
 
 pub mod counters;
@@ -28,6 +29,7 @@ pub mod ladder;
 pub mod pace;
 pub mod pose;
 pub mod rate;
+pub mod relay;
 pub mod select;
 pub mod thumbnail;
 pub mod timeline;
@@ -42,6 +44,7 @@ pub use interpolate::{Crossfade, Interpolator, Repeat, Rung};
 pub use ladder::{Ladder, LadderConfig};
 pub use pace::{PaceConfig, Pacer, Picture, Poll};
 pub use pose::{Labels, Palette};
+pub use relay::{Relay, RelayConfig};
 pub use select::{Decision, KeyReason, SelectConfig, SelectStats, Selector};
 pub use thumbnail::Thumbnail;
 pub use timeline::{Tick, Timeline, What};

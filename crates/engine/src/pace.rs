@@ -222,6 +222,12 @@ impl<F: Clone> Pacer<F> {
         self.ladder.observe_cost(now, rung, cost);
     }
 
+    /// Changes the best rung to use, from the next in-between on.
+    pub fn set_best(&mut self, best: Rung) {
+        self.config.ladder.best = best;
+        self.ladder.set_best(best);
+    }
+
     /// The rung in force.
     pub fn rung(&self) -> Rung {
         self.ladder.rung()

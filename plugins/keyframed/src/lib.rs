@@ -12,10 +12,12 @@ use gst::glib;
 pub mod avataranimate;
 pub mod denseposetestsrc;
 pub mod filminterpolate;
+mod filter;
 pub mod keyposeselect;
 pub mod lcmanimate;
 mod loading;
 mod models;
+mod params;
 mod reference;
 mod video;
 

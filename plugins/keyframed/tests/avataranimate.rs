@@ -5,9 +5,10 @@ mod tiny;
 
 use std::fs;
 
-use common::{bytes, flat, init, rgb};
+use common::{bytes, fields, flat, init, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
+use gstkeyframed::filminterpolate::Quality;
 use tempfile::TempDir;
 use tiny::Tiny;
 
@@ -118,6 +119,78 @@ fn stats_add_up() {
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
+/// The bin of a live or offline harness, on its cheapest settings.
+fn harness(models: &TempDir, live: bool) -> (gst::Element, Harness) {
+    init();
+    let bin = gst::ElementFactory::make("avataranimate")
+        .property("model", models.path().join("mini").to_str().unwrap())
+        .property("device", "cpu")
+        .property("lambda", 0.)
+        .property_from_str("max-quality", "crossfade")
+        .property("latency", 600_000_000u64)
+        .build()
+        .unwrap();
+    let mut h = Harness::with_element(&bin, Some("sink"), Some("src"));
+    h.set_live(live);
+    h.set_time(gst::ClockTime::ZERO).unwrap();
+    h.set_src_caps_str(&rgb(64, 32, "25/1"));
+    h.set_sink_caps_str("video/x-raw,framerate=50/1");
+    (bin, h)
+}
+
+/// A statistic of the interpolator.
+fn made(bin: &gst::Element, rung: &str) -> u64 {
+    let stats = bin.property::<gst::Structure>("stats");
+    stats.get::<gst::Structure>("interpolate").unwrap().get::<u64>(rung).unwrap()
+}
+
+#[test]
+fn one_event_changes_all_three_stages() {
+    let models = models();
+    let (bin, mut h) = harness(&models, false);
+    let seen = common::watch(&bin.static_pad("src").unwrap());
+    for n in 0..2 {
+        h.push(flat(64, 32, [40 * n as u8; 3], 40 * n, 40)).unwrap();
+    }
+    let event = fields().field("lambda", 1.).field("window", 2u32).field("steps", 1u32).field("seed", 9u64);
+    let event = event.field("latency", 1u64).field("max-quality", Quality::Film);
+    assert!(h.push_event(params(event)));
+    for n in 2..7 {
+        h.push(flat(64, 32, [10 * n as u8; 3], 40 * n, 40)).unwrap();
+    }
+    assert!(h.push_event(gst::event::Eos::new()));
+    while let Ok(Some(_)) = h.pull_until_eos() {}
+    // Key frames at 0, 40, 120, 200, 240; ticks of 20 ms.
+    assert_eq!((made(&bin, "in"), made(&bin, "crossfade"), made(&bin, "film")), (5, 1, 7));
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.iter().position(Option::is_none), Some(2), "{seen:?}");
+    let read = |name| bin.property_value(name).serialize().unwrap();
+    let names = ["lambda", "window", "steps", "seed", "latency", "max-quality"];
+    assert_eq!(names.map(|name| read(name).to_string()), ["1", "2", "1", "9", "1", "film"]);
+}
+
+#[test]
+fn film_is_loaded_while_live_when_it_is_first_wanted() {
+    let models = models();
+    let (bin, mut h) = harness(&models, true);
+    h.push(flat(64, 32, [0; 3], 0, 40)).unwrap();
+    await_key_frames(&bin, 1);
+    assert!(h.push_event(params(fields().field("max-quality", Quality::Film))));
+    let mut key = 1;
+    // Until FILM is there the flow warp makes them.
+    while made(&bin, "film") == 0 {
+        assert!(key < 500, "no FILM after {key} key frames");
+        h.push(flat(64, 32, [(10 * key % 200) as u8; 3], 40 * key, 40)).unwrap();
+        key += 1;
+        await_key_frames(&bin, key);
+        for _ in 0..2 {
+            h.crank_single_clock_wait().unwrap();
+            h.pull().unwrap();
+        }
+    }
+    assert_eq!(made(&bin, "crossfade"), 0);
+}
+
 /// Waits until the interpolator has taken `count` key frames.
 fn await_key_frames(bin: &gst::Element, count: u64) {
     for _ in 0..6000 {
@@ -133,21 +206,8 @@ fn await_key_frames(bin: &gst::Element, count: u64) {
 
 #[test]
 fn live_output_is_one_picture_a_tick() {
-    init();
     let models = models();
-    let bin = gst::ElementFactory::make("avataranimate")
-        .property("model", models.path().join("mini").to_str().unwrap())
-        .property("device", "cpu")
-        .property("lambda", 0.)
-        .property_from_str("max-quality", "crossfade")
-        .property("latency", 600_000_000u64)
-        .build()
-        .unwrap();
-    let mut h = Harness::with_element(&bin, Some("sink"), Some("src"));
-    h.set_live(true);
-    h.set_time(gst::ClockTime::ZERO).unwrap();
-    h.set_src_caps_str(&rgb(64, 32, "25/1"));
-    h.set_sink_caps_str("video/x-raw,framerate=50/1");
+    let (bin, mut h) = harness(&models, true);
     let latency = h.query_latency().unwrap();
     assert_eq!(
         latency,

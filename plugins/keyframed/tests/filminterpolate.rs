@@ -1,9 +1,10 @@
 //! `filminterpolate`, offline and on a test clock.
 mod common;
 
-use common::{bytes, first_pixel, flat, init, rgb};
+use common::{bytes, fields, first_pixel, flat, init, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
+use gstkeyframed::filminterpolate::Quality;
 
 const SOURCE: &str = include_str!("../src/filminterpolate/imp.rs");
 const MS: gst::ClockTime = gst::ClockTime::from_mseconds(1);
@@ -351,6 +352,43 @@ fn latency_changes_at_once() {
     h.crank_single_clock_wait().unwrap();
     assert_eq!(tick(&mut h), (800, 40, 1), "nothing is repeated or skipped, the next tick comes later");
     assert_eq!(tick(&mut h), (840, 80, 1));
+}
+
+#[test]
+fn an_event_changes_all_at_once_and_leaves_before_the_next_picture() {
+    let mut h = harness(false, "crossfade", "25/1", "25/1");
+    let seen = common::watch(&h.element().unwrap().static_pad("src").unwrap());
+    key(&mut h, 0, 0);
+    key(&mut h, 80, 80);
+    let event = fields().field("latency", 700_000_000u64).field("window", 3u32);
+    assert!(h.push_event(params(event.field("max-quality", Quality::Repeat))));
+    key(&mut h, 160, 160);
+    assert_eq!(film(&mut h), [(0, 0), (40, 40), (80, 80), (120, 80)]);
+    assert_eq!(*seen.lock().unwrap(), [Some(0), Some(40), None, Some(80), Some(120)]);
+    assert_eq!(h.element().unwrap().property::<u64>("latency"), 700_000_000);
+    let bus = gst::Bus::new();
+    h.element().unwrap().set_bus(Some(&bus));
+    let event = fields().field("latency", 61_000_000_000u64).field("max-quality", Quality::Warp);
+    assert!(h.push_event(params(event)));
+    assert!(h.push_event(params(fields().field("latency", 1u64).field("max-quality", 1i32))));
+    let warnings = common::messages(&bus, gst::MessageType::Warning);
+    assert!(warnings[0].contains("latency must be 0 to 60000000000"), "{warnings:?}");
+    assert!(warnings[1].contains("max-quality must be of type GstFilmInterpolateQuality"), "{warnings:?}");
+    assert_eq!(h.element().unwrap().property::<u64>("latency"), 700_000_000);
+    h.element().unwrap().set_bus(None);
+}
+
+#[test]
+fn live_a_better_quality_than_at_start_takes_effect_at_once() {
+    let mut h = live("repeat");
+    key(&mut h, 0, 0);
+    key(&mut h, 200, 200);
+    assert_eq!((tick(&mut h), tick(&mut h)), ((560, 0, 0), (600, 40, 0)));
+    h.testclock().unwrap().wait_for_next_pending_id();
+    h.element().unwrap().set_property_from_str("max-quality", "crossfade");
+    let (_, pts, grey) = tick(&mut h);
+    assert!(pts == 80 && grey > 0, "better than at the start, and at once: {grey}");
+    assert_eq!(stat(&h, "crossfade"), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `keyposeselect` on a harness.
 mod common;
 
-use common::{bytes, flat, init, rgb};
+use common::{bytes, fields, flat, init, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
 
@@ -141,6 +141,50 @@ fn properties_change_between_frames() {
     h.element().unwrap().set_property("window", 2u32);
     push(&mut h, &[64, 67, 70, 73], 5);
     assert_eq!(keys(&mut h), [5, 7]);
+}
+
+#[test]
+fn an_event_changes_all_at_once_in_its_place() {
+    let mut h = harness("lambda=1 window=100");
+    let seen = common::watch(&h.element().unwrap().static_pad("src").unwrap());
+    push(&mut h, &[0, 30, 60], 0);
+    let event =
+        fields().field("lambda", 0.01).field("window", 2u32).field("steps", 3u32).field("nonsense", "x");
+    assert!(h.push_event(params(event)));
+    push(&mut h, &[61, 62, 63], 3);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [Some(0), None, Some(120), Some(200)],
+        "motion at once, then the window"
+    );
+    let element = h.element().unwrap();
+    assert_eq!((element.property::<f64>("lambda"), element.property::<u32>("window")), (0.01, 2));
+    assert_eq!(element.property::<f64>("target-key-rate"), 0., "what the event has no field for stays");
+}
+
+#[test]
+fn an_event_with_a_bad_field_changes_nothing() {
+    let bad: [(&str, gst::glib::SendValue, &str); 5] = [
+        ("lambda", 2f64.to_send_value(), "lambda must be 0 to 1, not 2"),
+        ("lambda", f64::NAN.to_send_value(), "lambda must be 0 to 1, not NaN"),
+        ("lambda", "0.5".to_send_value(), "lambda must be of type gdouble, not gchararray"),
+        ("lambda", 1u32.to_send_value(), "lambda must be of type gdouble, not guint"),
+        ("target-key-rate", (-1f64).to_send_value(), "target-key-rate must be 0 to 1000, not -1"),
+    ];
+    for (name, value, text) in bad {
+        let mut h = harness("lambda=1 window=100");
+        let bus = gst::Bus::new();
+        h.element().unwrap().set_bus(Some(&bus));
+        let seen = common::watch(&h.element().unwrap().static_pad("src").unwrap());
+        push(&mut h, &[0], 0);
+        assert!(h.push_event(params(fields().field("window", 2u32).field(name, value))));
+        push(&mut h, &[1, 2, 3], 1);
+        assert_eq!(*seen.lock().unwrap(), [Some(0), None], "it passes on all the same");
+        let warnings = common::messages(&bus, gst::MessageType::Warning);
+        assert!(warnings.len() == 1 && warnings[0].contains(text), "{warnings:?}");
+        assert_eq!(h.element().unwrap().property::<u32>("window"), 100);
+        h.element().unwrap().set_bus(None);
+    }
 }
 
 #[test]

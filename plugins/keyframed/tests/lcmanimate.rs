@@ -3,9 +3,13 @@ mod common;
 #[path = "../../../models/tests/tiny/mod.rs"]
 mod tiny;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+};
 
-use common::{bytes, flat, init, messages, rgb};
+use common::{bytes, fields, flat, init, messages, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
 use tempfile::TempDir;
@@ -94,10 +98,15 @@ impl Drop for Fixture {
 
 /// A torso that moves to the right, at 40 ms a frame.
 fn pose(n: u64) -> gst::Buffer {
+    pose_at(n, n)
+}
+
+/// The torso of pose `n` at the time of another.
+fn pose_at(n: u64, time: u64) -> gst::Buffer {
     let colours = keyframed_engine::Palette::Viridis.colours();
-    let mut buffer = flat(32, 16, colours[0], n * 40, 40);
+    let mut buffer = flat(32, 16, colours[0], time * 40, 40);
     let buffer_ref = buffer.get_mut().unwrap();
-    buffer_ref.set_offset(n);
+    buffer_ref.set_offset(time);
     let mut map = buffer_ref.map_writable().unwrap();
     let left = 4 + n as usize % 20;
     for y in 3..13 {
@@ -263,6 +272,91 @@ fn settings_change_between_key_frames() {
     f.element.set_property("steps", 0u32);
     f.pose(0);
     assert_eq!(bytes(&f.h.pull().unwrap()), two, "0 is the model's default again");
+}
+
+/// Lets the worker stop where it sends its first key frame: waits until it is there, and goes on when dropped.
+fn hold_first(pad: &gst::Pad) -> (Receiver<()>, SyncSender<()>) {
+    let (arrived, here) = sync_channel(1);
+    let (go, gone) = sync_channel::<()>(1);
+    let gone = std::sync::Mutex::new(gone);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = arrived.send(());
+        let _ = gone.lock().unwrap().recv();
+        gst::PadProbeReturn::Remove
+    });
+    (here, go)
+}
+
+#[test]
+fn an_event_keeps_its_place_among_poses() {
+    // What the settings give, one after the other.
+    let plain = |steps: u32, seed: u64| {
+        let mut f = Fixture::new(false, |e| {
+            e.set_property("context-frames", 0i32);
+            e.set_property("steps", steps);
+            e.set_property("seed", seed);
+        });
+        f.pose(0);
+        bytes(&f.h.pull().unwrap())
+    };
+    let (old, new) = (plain(2, 0), plain(1, 5));
+    for leaky in ["false", "true"] {
+        let mut f = Fixture::new(false, |e| {
+            e.set_property("context-frames", 0i32);
+            e.set_property_from_str("leaky", leaky);
+        });
+        let src = f.element.static_pad("src").unwrap();
+        let seen = common::watch(&src);
+        let (here, go) = hold_first(&src);
+        f.pose(0);
+        here.recv().unwrap();
+        // The worker is busy; this pose waits, and the event behind it.
+        f.h.push(pose_at(0, 1)).unwrap();
+        let event = fields().field("steps", 1u32).field("seed", 5u64).field("lambda", "unknown here");
+        assert!(f.h.push_event(params(event)));
+        assert_eq!(f.element.property::<u32>("steps"), 2, "not yet");
+        // Leaky, the next pose takes the place of the one that waits. Otherwise it would wait itself.
+        if leaky == "true" {
+            f.h.push(pose_at(0, 2)).unwrap();
+            drop(go);
+        } else {
+            drop(go);
+            f.h.push(pose_at(0, 2)).unwrap();
+        }
+        assert!(f.h.push_event(gst::event::Eos::new()));
+        let mut out = Vec::new();
+        while let Ok(Some(buffer)) = f.h.pull_until_eos() {
+            out.push((buffer.pts().unwrap().mseconds(), bytes(&buffer)));
+        }
+        let seen = seen.lock().unwrap().clone();
+        if leaky == "true" {
+            assert_eq!(seen, [Some(0), None, Some(80)]);
+            assert!(out == [(0, old.clone()), (80, new.clone())], "the newer pose is of after the event");
+        } else {
+            assert_eq!(seen, [Some(0), Some(40), None, Some(80)]);
+            assert!(out == [(0, old.clone()), (40, old.clone()), (80, new.clone())]);
+        }
+        assert_eq!((f.element.property::<u32>("steps"), f.element.property::<u64>("seed")), (1, 5));
+    }
+}
+
+#[test]
+fn an_event_with_a_bad_field_changes_nothing() {
+    let mut f = Fixture::new(false, |_| {});
+    let seen = common::watch(&f.element.static_pad("src").unwrap());
+    f.pose(0);
+    assert!(f.h.push_event(params(fields().field("seed", 7u64).field("steps", 51u32))));
+    assert!(f.h.push_event(params(fields().field("seed", 7u64).field("context-frames", 2u32))));
+    f.pose(1);
+    for _ in 0..2 {
+        f.h.pull().unwrap();
+    }
+    let warnings = messages(&f.bus, gst::MessageType::Warning);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("steps must be 0 to 50, not 51"), "{warnings:?}");
+    assert!(warnings[1].contains("context-frames must be of type gint, not guint"), "{warnings:?}");
+    assert_eq!((f.element.property::<u64>("seed"), f.element.property::<u32>("steps")), (0, 2));
+    assert_eq!(*seen.lock().unwrap(), [Some(0), None, None, Some(40)]);
 }
 
 #[test]

@@ -13,6 +13,15 @@
  * both networks. Behaviour, live and offline and when something changes, is that of the three; see there. `stats`
  * has the sums and, as fields `select`, `animate` and `interpolate`, the statistics of each.
  *
+ * ## Changing several properties at once
+ *
+ * A property set while running takes effect in its stage at once, and so for key poses that were under way.
+ * The serialized custom downstream event `keyframed-params` changes any of `lambda`, `window`, `target-key-rate`,
+ * `still-epsilon`, `steps`, `guidance-scale`, `lora-scale`, `context-frames`, `seed`, `latency` and `max-quality`
+ * between two pose frames: its structure has fields of these names and of the properties' types, and each stage
+ * takes its own when the event, which travels between the frames, comes to it. Fields that no stage knows are
+ * ignored.
+ *
  * |[
  * gst-launch-1.0 denseposetestsrc pattern=dance num-buffers=10 ! avataranimate ! video/x-raw,framerate=25/1 ! videoconvert ! autovideosink
  * ]| Shows the embedded model's first avatar dancing for two fifths of a second.
@@ -29,7 +38,7 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 
 use crate::{
-    filminterpolate, keyposeselect, lcmanimate,
+    filminterpolate, filter, keyposeselect, lcmanimate,
     video::{rgb_caps, rgb_caps_with_rate},
 };
 
@@ -127,14 +136,8 @@ impl ElementImpl for AvatarAnimate {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-            };
-            let sink = template("sink", gst::PadDirection::Sink, rgb_caps());
-            let src = template("src", gst::PadDirection::Src, rgb_caps_with_rate());
-            [sink, src].into_iter().flatten().collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| filter::templates(&rgb_caps(), &rgb_caps_with_rate()));
         &TEMPLATES
     }
 }

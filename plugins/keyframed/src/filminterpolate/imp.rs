@@ -33,8 +33,11 @@
  *
  * ## Changes while running
  *
- * `latency` takes effect at once. A cheaper `max-quality` does, too; a better one than that of the start does at
- * the next start or flush. A new rate starts a new grid at the last key frame; a new size takes effect with its
+ * `latency` and `max-quality` take effect at once; if FILM is wanted for the first time it is loaded then, and
+ * until it is there the flow warp is used (live) or the stream waits (offline). The serialized custom downstream
+ * event `keyframed-params` sets those of the two that its structure has fields for, both at once when it comes, and
+ * leaves before the next picture. A field of the wrong type or out of range is named in a warning, and then nothing
+ * of the event is used here. A new rate starts a new grid at the last key frame; a new size takes effect with its
  * first key frame, and pictures of different sizes are not mixed.
  *
  * |[
@@ -51,8 +54,7 @@ use super::{
     state::{Mode, Settings, State},
 };
 use crate::{
-    loading::Loading,
-    models,
+    filter, models, params,
     video::{rgb_caps, rgb_caps_with_rate},
 };
 
@@ -122,41 +124,15 @@ impl ObjectSubclass for FilmInterpolate {
     type ParentType = gst::Element;
 
     fn with_class(class: &Self::Class) -> Self {
-        let pad = |name| gst::Pad::builder_from_template(&class.pad_template(name).unwrap());
-        let sinkpad = pad("sink")
-            .chain_function(|pad, parent, buffer| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |this| this.sink_chain(pad, buffer),
-                )
-            })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
-            })
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
-            })
-            .build();
-        let srcpad = pad("src")
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
-            })
-            .activatemode_function(|pad, parent, mode, active| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::loggable_error!(CAT, "Panic in activation")),
-                    |this| this.src_activate(pad, mode, active),
-                )
-            })
-            .build();
+        let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
+        let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());
         Self {
             sinkpad,
             srcpad,
             settings: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
-            rungs: Mutex::new(Rungs::new(None)),
+            rungs: Mutex::new(Rungs::new()),
         }
     }
 }
@@ -168,28 +144,7 @@ impl ObjectImpl for FilmInterpolate {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = match pspec.name() {
-            "model" => value
-                .get::<Option<String>>()
-                .map(|v| settings.model = v.unwrap_or_else(|| models::EMBEDDED.into())),
-            "device" => {
-                value.get::<Option<String>>().map(|v| settings.device = v.unwrap_or_else(|| "auto".into()))
-            }
-            "latency" => value.get().map(|v| settings.latency = gst::ClockTime::from_nseconds(v)),
-            "max-quality" => value.get().map(|v| settings.max_quality = v),
-            _ => Ok(()),
-        };
-        drop(settings);
-        if let Err(err) = set {
-            gst::error!(CAT, imp = self, "Property {}: {err}", pspec.name());
-        }
-        if pspec.name() == "latency" {
-            if let Some(state) = self.state().as_mut() {
-                state.wake();
-            }
-            let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
-        }
+        self.set(&[(pspec.name(), value.clone())]);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
@@ -206,10 +161,7 @@ impl ObjectImpl for FilmInterpolate {
 
     fn constructed(&self) {
         self.parent_constructed();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            // Cannot fail: the names differ and the pads have no parent yet.
-            let _ = self.obj().add_pad(pad);
-        }
+        filter::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 }
 
@@ -229,14 +181,8 @@ impl ElementImpl for FilmInterpolate {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps).ok()
-            };
-            let sink = template("sink", gst::PadDirection::Sink, rgb_caps());
-            let src = template("src", gst::PadDirection::Src, rgb_caps_with_rate());
-            [sink, src].into_iter().flatten().collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| filter::templates(&rgb_caps(), &rgb_caps_with_rate()));
         &TEMPLATES
     }
 
@@ -246,7 +192,8 @@ impl ElementImpl for FilmInterpolate {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => {
-                *self.rungs() = Rungs::new(self.load_film());
+                *self.rungs() = Rungs::new();
+                self.want_film(&mut self.rungs());
                 *self.state() = Some(State::new(false));
             }
             gst::StateChange::PausedToPlaying => self.set_playing(true),
@@ -257,7 +204,7 @@ impl ElementImpl for FilmInterpolate {
             gst::StateChange::PlayingToPaused => self.set_playing(false),
             gst::StateChange::PausedToReady => {
                 *self.state() = None;
-                *self.rungs() = Rungs::new(None);
+                *self.rungs() = Rungs::new();
             }
             _ => {}
         }
@@ -283,6 +230,30 @@ impl FilmInterpolate {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sets properties all at once and acts on them.
+    pub(super) fn set(&self, values: &[params::Value]) {
+        {
+            let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, value) in values {
+                if let Err(err) = settings.set(name, value) {
+                    gst::error!(CAT, imp = self, "Property {name}: {err}");
+                }
+            }
+        }
+        let has = |wanted| values.iter().any(|(name, _)| *name == wanted);
+        if let Some(state) = self.state().as_mut() {
+            if has("latency") {
+                state.wake();
+            }
+            if let Mode::Live(live) = &mut state.mode {
+                live.pacer.set_best(self.settings().max_quality.into());
+            }
+        }
+        if has("latency") {
+            let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
+        }
+    }
+
     fn set_playing(&self, playing: bool) {
         if let Some(state) = self.state().as_mut() {
             state.playing = playing;
@@ -291,19 +262,11 @@ impl FilmInterpolate {
         self.changed.notify_all();
     }
 
-    /// Starts loading FILM on a worker if it may be used.
-    fn load_film(&self) -> Option<Loading<Box<dyn keyframed_engine::Interpolator>>> {
+    /// Starts loading FILM on a worker if it may be used, and has not been started yet.
+    pub(super) fn want_film(&self, rungs: &mut Rungs) {
         let settings = self.settings();
-        if Rung::from(settings.max_quality) != Rung::Film {
-            return None;
-        }
-        let load = move || models::film(&settings.model, &settings.device);
-        match Loading::start("film-load", load) {
-            Ok(loading) => Some(loading),
-            Err(err) => {
-                gst::error!(CAT, imp = self, "Cannot start the loader: {err}");
-                None
-            }
+        if Rung::from(settings.max_quality) == Rung::Film {
+            rungs.want_film(move || models::film(&settings.model, &settings.device));
         }
     }
 

@@ -186,6 +186,7 @@ impl FilmInterpolate {
         let rung = rung.max(self.settings().max_quality.into());
         let (made, missing) = {
             let mut rungs = self.rungs();
+            self.want_film(&mut rungs);
             let missing = rungs.poll_film();
             (rungs.make(rung, &a.frame, &b.frame, t), missing)
         };

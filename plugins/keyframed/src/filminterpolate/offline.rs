@@ -109,8 +109,10 @@ impl FilmInterpolate {
     fn best_rung_offline(&self) -> Rung {
         let best = Rung::from(self.settings().max_quality);
         if best == Rung::Film {
-            let trouble =
-                self.rungs().wait_for_film(|| self.sinkpad.pad_flags().contains(gst::PadFlags::FLUSHING));
+            let mut rungs = self.rungs();
+            self.want_film(&mut rungs);
+            let trouble = rungs.wait_for_film(|| self.sinkpad.pad_flags().contains(gst::PadFlags::FLUSHING));
+            drop(rungs);
             self.report_no_film(trouble);
         }
         best

@@ -7,14 +7,17 @@ use super::{
     imp::{CAT, FilmInterpolate},
     state::{Key, Mode},
 };
-use crate::video::{frame_time, read_frame};
+use crate::{
+    filter::Filter,
+    params,
+    video::{frame_time, read_frame},
+};
 
-impl FilmInterpolate {
-    pub(super) fn sink_chain(
-        &self,
-        pad: &gst::Pad,
-        buffer: gst::Buffer,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+/// Properties that the event `keyframed-params` sets.
+const PARAMS: [&str; 2] = ["latency", "max-quality"];
+
+impl Filter for FilmInterpolate {
+    fn sink_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         gst::trace!(CAT, obj = pad, "Incoming {buffer:?}");
         let Some((time, end, info)) = self.place(&buffer)? else {
             return Ok(gst::FlowSuccess::Ok);
@@ -30,6 +33,90 @@ impl FilmInterpolate {
         if live { self.start_task().map(|()| gst::FlowSuccess::Ok) } else { self.drain_offline() }
     }
 
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "Incoming {event:?}");
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.flush_start(event),
+            gst::EventView::FlushStop(_) => {
+                let pushed = self.srcpad.push_event(event);
+                if let Some(state) = self.state().as_mut() {
+                    state.flush();
+                }
+                pushed
+            }
+            gst::EventView::Caps(caps) => self.set_caps(caps.caps()),
+            gst::EventView::Segment(segment) => {
+                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
+                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
+                    return false;
+                };
+                if let Some(state) = self.state().as_mut() {
+                    state.segment = Some(segment.clone());
+                }
+                true
+            }
+            gst::EventView::Gap(gap) => {
+                let (pts, duration) = gap.get();
+                self.hold(pts, duration.unwrap_or_default());
+                true
+            }
+            gst::EventView::CustomDownstream(_) => {
+                params::take(&*self.obj(), &event, &PARAMS, |values| self.set(values));
+                self.queue_event(event)
+            }
+            gst::EventView::Eos(_) => self.end(event),
+            _ if event.is_serialized() => self.queue_event(event),
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(q) => {
+                let caps = caps::across(&self.srcpad, true, q.filter());
+                q.set_result(&caps);
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Caps(q) = query.view_mut() {
+            let caps = caps::across(&self.sinkpad, false, q.filter());
+            q.set_result(&caps);
+            return true;
+        }
+        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
+            let (live, min, max) = q.result();
+            if live {
+                let own = self.settings().latency;
+                q.set(live, min + own, max.map(|max| max + own));
+                if let Some(state) = self.state().as_mut() {
+                    state.upstream_latency = min.nseconds();
+                }
+            }
+        }
+        true
+    }
+
+    fn src_activate(&self, pad: &gst::Pad, active: bool) -> Result<(), gst::LoggableError> {
+        if active {
+            if let Some(state) = self.state().as_mut() {
+                state.flow = Ok(());
+            }
+        } else {
+            self.interrupt();
+            pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the output: {err}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl FilmInterpolate {
     /// When a key frame is shown and until when, and what it is; `None` if it lies outside the segment.
     fn place(
         &self,
@@ -119,39 +206,6 @@ impl FilmInterpolate {
             );
         }
         Ok(())
-    }
-
-    pub(super) fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        gst::log!(CAT, obj = pad, "Incoming {event:?}");
-        match event.view() {
-            gst::EventView::FlushStart(_) => self.flush_start(event),
-            gst::EventView::FlushStop(_) => {
-                let pushed = self.srcpad.push_event(event);
-                if let Some(state) = self.state().as_mut() {
-                    state.flush();
-                }
-                pushed
-            }
-            gst::EventView::Caps(caps) => self.set_caps(caps.caps()),
-            gst::EventView::Segment(segment) => {
-                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
-                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
-                    return false;
-                };
-                if let Some(state) = self.state().as_mut() {
-                    state.segment = Some(segment.clone());
-                }
-                true
-            }
-            gst::EventView::Gap(gap) => {
-                let (pts, duration) = gap.get();
-                self.hold(pts, duration.unwrap_or_default());
-                true
-            }
-            gst::EventView::Eos(_) => self.end(event),
-            _ if event.is_serialized() => self.queue_event(event),
-            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
-        }
     }
 
     fn flush_start(&self, event: gst::Event) -> bool {
@@ -254,58 +308,5 @@ impl FilmInterpolate {
                 true
             }
         }
-    }
-
-    pub(super) fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        match query.view_mut() {
-            gst::QueryViewMut::Caps(q) => {
-                let caps = caps::across(&self.srcpad, true, q.filter());
-                q.set_result(&caps);
-                true
-            }
-            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
-        }
-    }
-
-    pub(super) fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if let gst::QueryViewMut::Caps(q) = query.view_mut() {
-            let caps = caps::across(&self.sinkpad, false, q.filter());
-            q.set_result(&caps);
-            return true;
-        }
-        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
-            return false;
-        }
-        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
-            let (live, min, max) = q.result();
-            if live {
-                let own = self.settings().latency;
-                q.set(live, min + own, max.map(|max| max + own));
-                if let Some(state) = self.state().as_mut() {
-                    state.upstream_latency = min.nseconds();
-                }
-            }
-        }
-        true
-    }
-
-    pub(super) fn src_activate(
-        &self,
-        pad: &gst::Pad,
-        mode: gst::PadMode,
-        active: bool,
-    ) -> Result<(), gst::LoggableError> {
-        if mode != gst::PadMode::Push {
-            return Err(gst::loggable_error!(CAT, "Only push mode is understood"));
-        }
-        if active {
-            if let Some(state) = self.state().as_mut() {
-                state.flow = Ok(());
-            }
-        } else {
-            self.interrupt();
-            pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the output: {err}"))?;
-        }
-        Ok(())
     }
 }

@@ -10,7 +10,9 @@ use crate::{
 
 /// How far FILM's weights are.
 enum Film {
-    /// Not asked for, or not to be had.
+    /// Not asked for.
+    Unwanted,
+    /// Not to be had.
     Absent,
     /// A worker loads them and sends the result.
     Loading(Loading<Box<dyn Interpolator>>),
@@ -41,6 +43,8 @@ impl RungStats {
 pub struct Rungs {
     film: Film,
     warp: Warp,
+    /// Why FILM cannot be loaded, until it has been told.
+    trouble: Option<String>,
 }
 
 /// An in-between and what it took.
@@ -54,10 +58,22 @@ pub struct Made {
 }
 
 impl Rungs {
-    /// The light rungs, and FILM once it arrives at `film`.
-    pub fn new(film: Option<Loading<Box<dyn Interpolator>>>) -> Self {
-        let film = film.map_or(Film::Absent, Film::Loading);
-        Self { film, warp: Warp::new() }
+    /// The light rungs.
+    pub fn new() -> Self {
+        Self { film: Film::Unwanted, warp: Warp::new(), trouble: None }
+    }
+
+    /// Starts `load` on a worker if FILM has not been asked for yet.
+    pub fn want_film(&mut self, load: impl FnOnce() -> LoadResult<Box<dyn Interpolator>> + Send + 'static) {
+        if matches!(self.film, Film::Unwanted) {
+            match Loading::start("film-load", load) {
+                Ok(loading) => self.film = Film::Loading(loading),
+                Err(err) => {
+                    self.film = Film::Absent;
+                    self.trouble = Some(format!("cannot start the loader: {err}"));
+                }
+            }
+        }
     }
 
     /// Waits until FILM is there or known not to be; returns why not. `give_up` is asked now and then.
@@ -69,12 +85,12 @@ impl Rungs {
                 None => {}
             }
         }
-        None
+        self.trouble.take()
     }
 
     /// Takes FILM if it has arrived; returns why it never will.
     pub fn poll_film(&mut self) -> Option<String> {
-        let Film::Loading(loading) = &self.film else { return None };
+        let Film::Loading(loading) = &self.film else { return self.trouble.take() };
         let result = loading.wait(Duration::ZERO)?;
         self.settle(result)
     }

@@ -1,6 +1,7 @@
 //! What `filminterpolate` remembers while it runs.
 use std::{collections::VecDeque, sync::Arc};
 
+use gst::glib;
 use keyframed_engine::{Counters, Frame, Nanos, Pacer, Timeline};
 
 use crate::models::EMBEDDED;
@@ -21,6 +22,27 @@ impl Default for Settings {
     fn default() -> Self {
         let latency = gst::ClockTime::from_mseconds(500);
         Self { model: EMBEDDED.into(), device: "auto".into(), latency, max_quality: Quality::default() }
+    }
+}
+
+impl Settings {
+    /// Takes a property's value.
+    pub fn set(
+        &mut self,
+        name: &str,
+        value: &glib::Value,
+    ) -> Result<(), glib::value::ValueTypeMismatchError> {
+        let text = |default: &str| -> Result<String, glib::value::ValueTypeMismatchError> {
+            Ok(value.get::<Option<String>>()?.unwrap_or_else(|| default.into()))
+        };
+        match name {
+            "model" => self.model = text(EMBEDDED)?,
+            "device" => self.device = text("auto")?,
+            "latency" => self.latency = gst::ClockTime::from_nseconds(value.get()?),
+            "max-quality" => self.max_quality = value.get()?,
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -31,8 +31,11 @@
  *
  * ## Changes while running
  *
- * Properties take effect between two frames. A new size or rate does not interrupt the selection. A flush starts
- * it anew: the next frame is a first one.
+ * Properties take effect between two frames. The serialized custom downstream event `keyframed-params` sets those
+ * that its structure has fields for (`lambda`, `window`, `target-key-rate`, `still-epsilon`) all at once, at its
+ * place in the stream, and passes on. A field of the wrong type or out of range is named in a warning, and then
+ * nothing of the event is used here. A new size or rate does not interrupt the selection. A flush starts it anew:
+ * the next frame is a first one.
  *
  * If the key poses are not in DensePose's colours a warning on the bus says so, once, with the share of pixels
  * that are not; the stream runs on.
@@ -49,7 +52,11 @@ use std::{
 use gst::{glib, prelude::*, subclass::prelude::*};
 use keyframed_engine::{Decision, SelectConfig, SelectStats, Selector, pose};
 
-use crate::video::{read_frame, rgb_caps};
+use crate::{
+    filter::{self, Filter},
+    params,
+    video::{read_frame, rgb_caps},
+};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("keyposeselect", gst::DebugColorFlags::empty(), Some("Key-pose selection"))
@@ -57,6 +64,9 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// Key poses whose colours are looked at before the stream is called DensePose or not.
 const PALETTE_SAMPLES: u32 = 8;
+
+/// Properties that the event `keyframed-params` sets.
+const PARAMS: [&str; 4] = ["lambda", "window", "target-key-rate", "still-epsilon"];
 
 /// Exists from READY to PAUSED to READY.
 struct State {
@@ -143,24 +153,8 @@ impl ObjectSubclass for KeyPoseSelect {
     fn with_class(class: &Self::Class) -> Self {
         let flags =
             gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING;
-        let pad = |name| gst::Pad::builder_from_template(&class.pad_template(name).unwrap()).flags(flags);
-        let sinkpad = pad("sink")
-            .chain_function(|pad, parent, buffer| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |this| this.sink_chain(pad, buffer),
-                )
-            })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
-            })
-            .build();
-        let srcpad = pad("src")
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
-            })
-            .build();
+        let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
+        let [sinkpad, srcpad] = filter::pads::<Self>(templates, flags);
         Self { sinkpad, srcpad, settings: Mutex::default(), state: Mutex::default() }
     }
 }
@@ -172,18 +166,7 @@ impl ObjectImpl for KeyPoseSelect {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = match pspec.name() {
-            "lambda" => value.get().map(|v| settings.lambda = v),
-            "window" => value.get().map(|v| settings.window = v),
-            "target-key-rate" => value.get().map(|v| settings.target_key_rate = v),
-            "still-epsilon" => value.get().map(|v| settings.still_epsilon = v),
-            _ => Ok(()),
-        };
-        drop(settings);
-        if let Err(err) = set {
-            gst::error!(CAT, imp = self, "Property {}: {err}", pspec.name());
-        }
+        self.set(&[(pspec.name(), value.clone())]);
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
@@ -200,10 +183,7 @@ impl ObjectImpl for KeyPoseSelect {
 
     fn constructed(&self) {
         self.parent_constructed();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            // Cannot fail: the names differ and the pads have no parent yet.
-            let _ = self.obj().add_pad(pad);
-        }
+        filter::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 }
 
@@ -223,13 +203,8 @@ impl ElementImpl for KeyPoseSelect {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &rgb_caps()).ok()
-            };
-            let pads = [template("sink", gst::PadDirection::Sink), template("src", gst::PadDirection::Src)];
-            pads.into_iter().flatten().collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| filter::templates(&rgb_caps(), &rgb_caps()));
         &TEMPLATES
     }
 
@@ -285,9 +260,91 @@ impl State {
     }
 }
 
+impl Filter for KeyPoseSelect {
+    fn sink_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        gst::trace!(CAT, obj = pad, "Incoming {buffer:?}");
+        let action = self.select(buffer)?;
+        self.perform(action)
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "Incoming {event:?}");
+        match event.view() {
+            gst::EventView::Caps(caps) => {
+                let Ok(info) = gst_video::VideoInfo::from_caps(caps.caps()) else {
+                    gst::error!(CAT, obj = pad, "Cannot read the caps {:?}", caps.caps());
+                    return false;
+                };
+                if let Some(state) = self.state().as_mut() {
+                    state.info = Some(info);
+                    // It has the old size: it can no longer be sent.
+                    state.pending = None;
+                }
+            }
+            gst::EventView::Segment(segment) => {
+                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
+                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
+                    return false;
+                };
+                if let Some(state) = self.state().as_mut() {
+                    state.segment = Some(segment.clone());
+                    state.pending = None;
+                }
+            }
+            gst::EventView::CustomDownstream(_) => {
+                params::take(&*self.obj(), &event, &PARAMS, |values| self.set(values));
+            }
+            gst::EventView::FlushStop(_) => {
+                if let Some(state) = self.state().as_mut() {
+                    state.selector.reset();
+                    (state.pending, state.segment) = (None, None);
+                }
+            }
+            gst::EventView::Eos(_) => {
+                let action = self.finish();
+                if let Err(err) = self.perform(action) {
+                    gst::debug!(CAT, obj = pad, "The last frame was not taken: {err:?}");
+                }
+            }
+            _ => {}
+        }
+        gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
+            let (live, min, max) = q.result();
+            let frame = self.state().as_ref().and_then(|s| frame_duration(s.info.as_ref()?));
+            let frame = frame.filter(|_| live).unwrap_or(gst::ClockTime::ZERO);
+            q.set(live, min + frame, max.map(|max| max + frame));
+        }
+        true
+    }
+}
+
 impl KeyPoseSelect {
     fn settings(&self) -> SelectConfig {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets properties, all at once.
+    fn set(&self, values: &[params::Value]) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in values {
+            let set = match *name {
+                "lambda" => value.get().map(|v| settings.lambda = v),
+                "window" => value.get().map(|v| settings.window = v),
+                "target-key-rate" => value.get().map(|v| settings.target_key_rate = v),
+                "still-epsilon" => value.get().map(|v| settings.still_epsilon = v),
+                _ => Ok(()),
+            };
+            if let Err(err) = set {
+                gst::error!(CAT, imp = self, "Property {name}: {err}");
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, Option<State>> {
@@ -311,12 +368,6 @@ impl KeyPoseSelect {
             structure = structure.field(format!("key-{}", reason.name()), stats.by_reason(reason));
         }
         structure.build()
-    }
-
-    fn sink_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        gst::trace!(CAT, obj = pad, "Incoming {buffer:?}");
-        let action = self.select(buffer)?;
-        self.perform(action)
     }
 
     /// Decides on a frame.
@@ -384,47 +435,6 @@ impl KeyPoseSelect {
         }
     }
 
-    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        gst::log!(CAT, obj = pad, "Incoming {event:?}");
-        match event.view() {
-            gst::EventView::Caps(caps) => {
-                let Ok(info) = gst_video::VideoInfo::from_caps(caps.caps()) else {
-                    gst::error!(CAT, obj = pad, "Cannot read the caps {:?}", caps.caps());
-                    return false;
-                };
-                if let Some(state) = self.state().as_mut() {
-                    state.info = Some(info);
-                    // It has the old size: it can no longer be sent.
-                    state.pending = None;
-                }
-            }
-            gst::EventView::Segment(segment) => {
-                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
-                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
-                    return false;
-                };
-                if let Some(state) = self.state().as_mut() {
-                    state.segment = Some(segment.clone());
-                    state.pending = None;
-                }
-            }
-            gst::EventView::FlushStop(_) => {
-                if let Some(state) = self.state().as_mut() {
-                    state.selector.reset();
-                    (state.pending, state.segment) = (None, None);
-                }
-            }
-            gst::EventView::Eos(_) => {
-                let action = self.finish();
-                if let Err(err) = self.perform(action) {
-                    gst::debug!(CAT, obj = pad, "The last frame was not taken: {err:?}");
-                }
-            }
-            _ => {}
-        }
-        gst::Pad::event_default(pad, Some(&*self.obj()), event)
-    }
-
     /// The end of the stream: its last frame is a key pose, too.
     fn finish(&self) -> Action {
         let mut guard = self.state();
@@ -439,19 +449,6 @@ impl KeyPoseSelect {
         drop(guard);
         self.warn_foreign(warn);
         action
-    }
-
-    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
-            return false;
-        }
-        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
-            let (live, min, max) = q.result();
-            let frame = self.state().as_ref().and_then(|s| frame_duration(s.info.as_ref()?));
-            let frame = frame.filter(|_| live).unwrap_or(gst::ClockTime::ZERO);
-            q.set(live, min + frame, max.map(|max| max + frame));
-        }
-        true
     }
 }
 

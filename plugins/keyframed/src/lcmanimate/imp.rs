@@ -31,6 +31,11 @@
  * `reference` does, too: the new picture is read and checked first, and if it cannot be used a warning says so and
  * the old one stays. A flush makes the networks forget earlier key frames.
  *
+ * The serialized custom downstream event `keyframed-params` sets those of the five properties that its structure
+ * has fields for, all at once, and passes on. It keeps its place among the key poses: the key frame of one that came
+ * before it is made with the old values, of one after it with the new. A field of the wrong type or out of range is
+ * named in a warning, and then nothing of the event is used here. A flush drops events that wait behind key poses.
+ *
  * |[
  * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink
  * ]| Shows key frames of the embedded model's first avatar.
@@ -43,7 +48,7 @@ use super::{
     settings::{self, Settings},
     state::{State, Worker},
 };
-use crate::video::rgb_caps;
+use crate::{filter, video::rgb_caps};
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("lcmanimate", gst::DebugColorFlags::empty(), Some("Key frames from key poses"))
@@ -67,34 +72,8 @@ impl ObjectSubclass for LcmAnimate {
     type ParentType = gst::Element;
 
     fn with_class(class: &Self::Class) -> Self {
-        let pad = |name| gst::Pad::builder_from_template(&class.pad_template(name).unwrap());
-        let sinkpad = pad("sink")
-            .chain_function(|pad, parent, buffer| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |this| this.sink_chain(pad, buffer),
-                )
-            })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
-            })
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
-            })
-            .build();
-        let srcpad = pad("src")
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
-            })
-            .activatemode_function(|pad, parent, mode, active| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::loggable_error!(CAT, "Panic in activation")),
-                    |this| this.src_activate(pad, mode, active),
-                )
-            })
-            .build();
+        let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
+        let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());
         let worker = Worker { arriving: None, animator: None, epoch: 0 };
         Self {
             sinkpad,
@@ -137,10 +116,7 @@ impl ObjectImpl for LcmAnimate {
 
     fn constructed(&self) {
         self.parent_constructed();
-        for pad in [&self.sinkpad, &self.srcpad] {
-            // Cannot fail: the names differ and the pads have no parent yet.
-            let _ = self.obj().add_pad(pad);
-        }
+        filter::add_pads(&*self.obj(), [&self.sinkpad, &self.srcpad]);
     }
 }
 
@@ -160,13 +136,8 @@ impl ElementImpl for LcmAnimate {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &rgb_caps()).ok()
-            };
-            let pads = [template("sink", gst::PadDirection::Sink), template("src", gst::PadDirection::Src)];
-            pads.into_iter().flatten().collect()
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| filter::templates(&rgb_caps(), &rgb_caps()));
         &TEMPLATES
     }
 

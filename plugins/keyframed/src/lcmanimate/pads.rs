@@ -10,14 +10,13 @@ use super::{
     job::{Job, Pose},
     state::State,
 };
-use crate::video::{read_frame, rgb_caps};
+use crate::{
+    filter::Filter,
+    video::{read_frame, rgb_caps},
+};
 
-impl LcmAnimate {
-    pub(super) fn sink_chain(
-        &self,
-        pad: &gst::Pad,
-        buffer: gst::Buffer,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+impl Filter for LcmAnimate {
+    fn sink_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         gst::trace!(CAT, obj = pad, "Incoming {buffer:?}");
         self.decide_mode(pad);
         let since = Instant::now();
@@ -45,6 +44,98 @@ impl LcmAnimate {
         self.offer(epoch, Pose { frame, buffer, time, since }, leaky)
     }
 
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "Incoming {event:?}");
+        match event.view() {
+            gst::EventView::FlushStart(_) => {
+                let pushed = self.srcpad.push_event(event);
+                self.flush_start();
+                pushed
+            }
+            gst::EventView::FlushStop(_) => {
+                let pushed = self.srcpad.push_event(event);
+                self.flush_stop();
+                pushed
+            }
+            gst::EventView::Caps(caps) => self.set_caps(caps.caps()),
+            gst::EventView::Segment(segment) => {
+                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
+                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
+                    return false;
+                };
+                if let Some(state) = self.state().as_mut() {
+                    state.segment = Some(segment.clone());
+                }
+                self.offer_event(event)
+            }
+            gst::EventView::Eos(_) => {
+                if let Some(state) = self.state().as_mut() {
+                    state.ending = true;
+                }
+                self.offer_event(event)
+            }
+            gst::EventView::StreamStart(_) => {
+                if let Some(state) = self.state().as_mut() {
+                    state.ending = false;
+                    if state.flow == Err(gst::FlowError::Eos) {
+                        state.flow = Ok(());
+                    }
+                }
+                self.offer_event(event)
+            }
+            _ if event.is_serialized() => self.offer_event(event),
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(q) => {
+                let caps = self.caps_across(&self.srcpad, rgb_caps(), q.filter());
+                q.set_result(&caps);
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::Caps(q) = query.view_mut() {
+            let own = self.state().as_ref().map_or_else(rgb_caps, |state| sized_caps(state.model.size()));
+            let caps = self.caps_across(&self.sinkpad, own, q.filter());
+            q.set_result(&caps);
+            return true;
+        }
+        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
+            return false;
+        }
+        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
+            let (live, min, max) = q.result();
+            if live {
+                let own = self.state().as_ref().map_or(0, |state| state.latency);
+                let own = gst::ClockTime::from_nseconds(own);
+                q.set(live, min + own, max.map(|max| max + own));
+            }
+        }
+        true
+    }
+
+    fn src_activate(&self, pad: &gst::Pad, active: bool) -> Result<(), gst::LoggableError> {
+        if active {
+            return self.start_task();
+        }
+        if let Some(state) = self.state().as_mut() {
+            state.flow = Err(gst::FlowError::Flushing);
+            state.epoch += 1;
+            state.mailbox.flush();
+            state.mailbox.close();
+        }
+        // A key frame under way is finished first: networks cannot be interrupted.
+        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the worker: {err}"))
+    }
+}
+
+impl LcmAnimate {
     /// Hands a key pose to the worker.
     fn offer(&self, epoch: u64, pose: Pose, leaky: bool) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mailbox = self.state().as_ref().map(|s| s.mailbox.clone()).ok_or(gst::FlowError::Flushing)?;
@@ -111,50 +202,6 @@ impl LcmAnimate {
         }
     }
 
-    pub(super) fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        gst::log!(CAT, obj = pad, "Incoming {event:?}");
-        match event.view() {
-            gst::EventView::FlushStart(_) => {
-                let pushed = self.srcpad.push_event(event);
-                self.flush_start();
-                pushed
-            }
-            gst::EventView::FlushStop(_) => {
-                let pushed = self.srcpad.push_event(event);
-                self.flush_stop();
-                pushed
-            }
-            gst::EventView::Caps(caps) => self.set_caps(caps.caps()),
-            gst::EventView::Segment(segment) => {
-                let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
-                    gst::error!(CAT, obj = pad, "Only TIME segments are understood");
-                    return false;
-                };
-                if let Some(state) = self.state().as_mut() {
-                    state.segment = Some(segment.clone());
-                }
-                self.offer_event(event)
-            }
-            gst::EventView::Eos(_) => {
-                if let Some(state) = self.state().as_mut() {
-                    state.ending = true;
-                }
-                self.offer_event(event)
-            }
-            gst::EventView::StreamStart(_) => {
-                if let Some(state) = self.state().as_mut() {
-                    state.ending = false;
-                    if state.flow == Err(gst::FlowError::Eos) {
-                        state.flow = Ok(());
-                    }
-                }
-                self.offer_event(event)
-            }
-            _ if event.is_serialized() => self.offer_event(event),
-            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
-        }
-    }
-
     fn flush_start(&self) {
         if let Some(state) = self.state().as_mut() {
             state.flow = Err(gst::FlowError::Flushing);
@@ -209,60 +256,6 @@ impl LcmAnimate {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
         }
-    }
-
-    pub(super) fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        match query.view_mut() {
-            gst::QueryViewMut::Caps(q) => {
-                let caps = self.caps_across(&self.srcpad, rgb_caps(), q.filter());
-                q.set_result(&caps);
-                true
-            }
-            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
-        }
-    }
-
-    pub(super) fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if let gst::QueryViewMut::Caps(q) = query.view_mut() {
-            let own = self.state().as_ref().map_or_else(rgb_caps, |state| sized_caps(state.model.size()));
-            let caps = self.caps_across(&self.sinkpad, own, q.filter());
-            q.set_result(&caps);
-            return true;
-        }
-        if !gst::Pad::query_default(pad, Some(&*self.obj()), query) {
-            return false;
-        }
-        if let gst::QueryViewMut::Latency(q) = query.view_mut() {
-            let (live, min, max) = q.result();
-            if live {
-                let own = self.state().as_ref().map_or(0, |state| state.latency);
-                let own = gst::ClockTime::from_nseconds(own);
-                q.set(live, min + own, max.map(|max| max + own));
-            }
-        }
-        true
-    }
-
-    pub(super) fn src_activate(
-        &self,
-        pad: &gst::Pad,
-        mode: gst::PadMode,
-        active: bool,
-    ) -> Result<(), gst::LoggableError> {
-        if mode != gst::PadMode::Push {
-            return Err(gst::loggable_error!(CAT, "Only push mode is understood"));
-        }
-        if active {
-            return self.start_task();
-        }
-        if let Some(state) = self.state().as_mut() {
-            state.flow = Err(gst::FlowError::Flushing);
-            state.epoch += 1;
-            state.mailbox.flush();
-            state.mailbox.close();
-        }
-        // A key frame under way is finished first: networks cannot be interrupted.
-        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the worker: {err}"))
     }
 }
 

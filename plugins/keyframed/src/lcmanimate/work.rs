@@ -15,8 +15,12 @@ use super::{
 };
 use crate::{
     models::{Animator, describe},
+    params,
     video::write_frame,
 };
+
+/// Properties that the event `keyframed-params` sets.
+const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
 
 /// Failures in a row after which a live stream is given up.
 const MOST_FAILURES: u64 = 8;
@@ -81,7 +85,19 @@ impl LcmAnimate {
         {
             state.out_info = gst_video::VideoInfo::from_caps(caps.caps()).ok();
         }
+        params::take(&*self.obj(), &event, &PARAMS, |values| self.set_params(values));
         self.srcpad.push_event(event);
+    }
+
+    /// Sets properties all at once; they are valid.
+    fn set_params(&self, values: &[params::Value]) {
+        self.change_settings(|settings| {
+            for (name, value) in values {
+                if let Err(err) = settings.set(name, value) {
+                    gst::error!(CAT, imp = self, "Property {name}: {err}");
+                }
+            }
+        });
     }
 
     /// Makes and sends the key frame of a key pose.

@@ -151,3 +151,33 @@ pub fn messages(bus: &gst::Bus, type_: gst::MessageType) -> Vec<String> {
         })
         .collect()
 }
+
+/// The event that changes several properties between two buffers.
+pub fn params(structure: gst::structure::Builder) -> gst::Event {
+    gst::event::CustomDownstream::new(structure.build())
+}
+
+/// Its structure, without fields.
+pub fn fields() -> gst::structure::Builder {
+    gst::Structure::builder("keyframed-params")
+}
+
+/// Buffers and `keyframed-params` events that leave a pad from now on, in order: timestamps in milliseconds, `None`
+/// for the event.
+pub fn watch(pad: &gst::Pad) -> std::sync::Arc<std::sync::Mutex<Vec<Option<u64>>>> {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                sink.lock().unwrap().push(buffer.pts().map(gst::ClockTime::mseconds));
+            }
+            Some(gst::PadProbeData::Event(event)) if event.has_name("keyframed-params") => {
+                sink.lock().unwrap().push(None);
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+    seen
+}

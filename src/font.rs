@@ -1,21 +1,20 @@
-//! Letters for the contact sheet: capitals and digits, five pixels by seven, drawn at double size.
+//! Letters for pictures that keyframed draws: capitals and digits, five pixels by seven, magnified.
 
 use image::{Rgb, RgbImage};
 
-/// Pixels on the sheet for one of a letter.
-const SCALE: u32 = 2;
-/// Height of a letter on the sheet.
-pub const HEIGHT: u32 = 7 * SCALE;
+/// Height of a letter.
+pub const HEIGHT: u32 = 7;
 /// From one letter to the next.
-pub const ADVANCE: u32 = 6 * SCALE;
+pub const ADVANCE: u32 = 6;
 
-/// Draws `text` with its top left corner at (`x`, `y`); what lies outside the picture is cut off.
-pub fn draw(picture: &mut RgbImage, x: u32, y: u32, text: &str, ink: Rgb<u8>) {
+/// Draws `text` with its top left corner at (`x`, `y`), each pixel of a letter as a square of `scale`; what lies
+/// outside the picture is cut off.
+pub fn draw(picture: &mut RgbImage, (x, y): (u32, u32), scale: u32, text: &str, ink: Rgb<u8>) {
     for (i, letter) in text.chars().enumerate() {
         for (row, bits) in glyph(letter).into_iter().enumerate() {
             for column in (0..5).filter(|column| bits >> (4 - column) & 1 == 1) {
-                let (left, top) = (x + i as u32 * ADVANCE + column * SCALE, y + row as u32 * SCALE);
-                for (dx, dy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+                let (left, top) = (x + (i as u32 * ADVANCE + column) * scale, y + row as u32 * scale);
+                for (dx, dy) in (0..scale).flat_map(|dx| (0..scale).map(move |dy| (dx, dy))) {
                     if let Some(pixel) = picture.get_pixel_mut_checked(left + dx, top + dy) {
                         *pixel = ink;
                     }
@@ -32,7 +31,10 @@ fn glyph(letter: char) -> [u8; 7] {
         'B' => [30, 17, 17, 30, 17, 17, 30],
         'E' => [31, 16, 16, 30, 16, 16, 31],
         'F' => [31, 16, 16, 30, 16, 16, 16],
+        'G' => [14, 17, 16, 23, 17, 17, 15],
+        'I' => [14, 4, 4, 4, 4, 4, 14],
         'K' => [17, 18, 20, 24, 20, 18, 17],
+        'L' => [16, 16, 16, 16, 16, 16, 31],
         'M' => [17, 27, 21, 21, 17, 17, 17],
         'N' => [17, 25, 21, 19, 17, 17, 17],
         'O' => [14, 17, 17, 17, 17, 17, 14],

@@ -1,0 +1,29 @@
+//! Where poses come from and where the video goes: one small GStreamer pipeline for each source and each output.
+//!
+//! ```text
+//! source.rs, sources/  kind ─► bin that ends in raw video     source_pipe.rs  runs one, for ever
+//! output.rs, outputs/  kind ─► bin that takes RGB frames      output_pipe.rs  runs one, for ever
+//! ```
+//!
+//! A pipe opens its pipeline again whenever it fails, ends or stalls; none touches another, and none ever blocks who
+//! feeds it.
+
+pub mod backoff;
+pub mod bus;
+pub mod element;
+pub mod output;
+pub mod output_pipe;
+mod outputs;
+mod pipe;
+pub mod source;
+pub mod source_pipe;
+mod sources;
+#[cfg(test)]
+mod tests;
+pub mod timecode;
+mod transition;
+
+pub use element::require;
+pub use output_pipe::OutputPipe;
+pub use pipe::{PipeChange, PipeEvent, PipeStatus};
+pub use source_pipe::SourcePipe;

@@ -1,0 +1,94 @@
+//! Outputs on this machine, raw video all of them.
+
+use std::{os::unix::net::UnixStream, path::Path};
+
+use anyhow::{Context as _, bail};
+use gst::prelude::*;
+
+use super::v4l2;
+use crate::{
+    config::resolved::Video,
+    media::element::{filter, make_with},
+};
+
+type Elements = anyhow::Result<Vec<gst::Element>>;
+
+/// A v4l2loopback device.
+pub fn v4l2(device: &Path) -> Elements {
+    let found = v4l2::output(device)?;
+    tracing::info!("{}: {} ({})", device.display(), found.card, found.driver);
+    // What every program that reads cameras understands.
+    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
+    let sink = make_with("v4l2sink", &[("device", &utf8(device)?), ("sync", "false")])?;
+    Ok(vec![filter(&caps)?, sink])
+}
+
+/// A camera that PipeWire offers.
+pub fn pipewire(name: &str) -> Elements {
+    let sink = make_with("pipewiresink", &[("mode", "provide"), ("sync", "false")])?;
+    let properties = gst::Structure::builder("props")
+        .field("media.class", "Video/Source")
+        .field("media.role", "Camera")
+        .field("node.name", name)
+        .field("node.description", name)
+        .build();
+    sink.set_property("stream-properties", properties);
+    // What every camera program understands. The sink's buffer pool, which it offers upstream, has no memory before
+    // somebody looks: converters that take it crash.
+    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
+    Ok(vec![filter(&caps)?, make_with("identity", &[("drop-allocation", "true")])?, sink])
+}
+
+/// Raw RGB in shared memory.
+pub fn shm(socket: &Path, video: Video) -> Elements {
+    remove_stale(socket)?;
+    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).build();
+    // Frames that readers have not given back yet lie in there too.
+    let frame = u64::from(video.width).next_multiple_of(4) * u64::from(video.height) * 3;
+    let size = (frame * SHM_FRAMES).clamp(1 << 20, u64::from(u32::MAX)).to_string();
+    let sink = [
+        ("socket-path", utf8(socket)?.as_str()),
+        ("shm-size", &size),
+        ("wait-for-connection", "false"),
+        ("sync", "false"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()));
+    let sink = sink.each_ref().map(|(name, value)| (*name, value.as_str()));
+    Ok(vec![filter(&caps)?, make_with("shmsink", &sink)?])
+}
+
+/// Frames that fit into the shared memory.
+const SHM_FRAMES: u64 = 16;
+
+/// shmsink takes another name where a socket exists; one that nobody listens on was left behind by a crash.
+fn remove_stale(socket: &Path) -> anyhow::Result<()> {
+    let shown = socket.display();
+    match UnixStream::connect(socket) {
+        Ok(_) => bail!("{shown} is in use by another program"),
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(socket).with_context(|| format!("{shown} is in the way"))
+        }
+        Err(_) if socket.exists() => bail!("{shown} exists and is no socket"),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A window on the desktop.
+pub fn window() -> Elements {
+    Ok(vec![make_with("autovideosink", &[("sync", "false")])?])
+}
+
+/// Whatever the user wrote.
+pub fn fragment(launch: &str) -> Elements {
+    let bin = gst::parse::bin_from_description(launch, true)
+        .with_context(|| format!("`{launch}` is no piece of a gst-launch-1.0 line"))?;
+    if bin.static_pad("sink").is_none() {
+        bail!("`{launch}` takes no video: its first element needs a free sink pad");
+    }
+    Ok(vec![bin.upcast()])
+}
+
+/// Paths go to GStreamer as text.
+pub fn utf8(path: &Path) -> anyhow::Result<String> {
+    Ok(path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?.to_owned())
+}

@@ -1,0 +1,7 @@
+//! One function for each kind of output: the elements from raw video to the sink.
+
+pub mod encoder;
+pub mod local;
+pub mod network;
+pub mod recording;
+pub mod v4l2;
