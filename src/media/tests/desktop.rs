@@ -44,6 +44,10 @@ fn pipewire_inner() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut fed = Fed::start(&output(OutputKind::Pipewire { name: "avatar".into() }));
+    fed.events.running();
+    // Longer than a stall, with nobody looking: it stays.
+    thread::sleep(Duration::from_secs(7));
+    assert_eq!(fed.events.drain(), []);
     // Another program reads the camera.
     let raw = directory.path().join("frames.rgb");
     let line = format!(
@@ -62,7 +66,6 @@ fn pipewire_inner() {
         times.windows(2).all(|pair| pair[0] <= pair[1]) && times[0] < times[times.len() - 1],
         "{times:?}"
     );
-    fed.events.running();
     // And our own source does.
     let timeout = Duration::from_secs(5);
     let mut source = Opened::start(SourceKind::Pipewire { target: Some("avatar".into()) }, timeout);
