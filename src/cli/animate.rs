@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr};
 use keyframed_engine::Rate;
 use keyframed_models::DeviceChoice;
 
-use crate::animate::{self, Job, Options, Outcome};
+use crate::{
+    animate::{self, Job, Options, Outcome},
+    rate,
+};
 
 /// Options of `keyframed animate`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +23,7 @@ pub struct Args {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     /// Output frames a second: 25, 29.97 or 30000/1001 [default: the clip's]
-    #[arg(long, value_name = "N", value_parser = parse_rate)]
+    #[arg(long, value_name = "N", value_parser = rate::parse)]
     fps: Option<Rate>,
     /// Denoising steps for a key frame [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
@@ -87,31 +90,6 @@ impl Args {
     }
 }
 
-/// `25`, `29.97` (the broadcast rate it stands for) or `30000/1001`.
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    let parsed = match text.split_once('/') {
-        Some((num, den)) => num.parse().ok().zip(den.parse().ok()),
-        None => text.parse().ok().and_then(decimal_rate),
-    };
-    let fits = |rate: &Rate| (1.0..=240.0).contains(&(f64::from(rate.num()) / f64::from(rate.den())));
-    parsed
-        .and_then(|(num, den)| Rate::new(num, den).ok())
-        .filter(fits)
-        .ok_or_else(|| "expected a rate from 1 to 240 such as 25, 29.97 or 30000/1001".into())
-}
-
-/// The fraction a decimal rate means: NTSC rates are thousandths of 1001.
-fn decimal_rate(fps: f64) -> Option<(u32, u32)> {
-    if !(0.0..=1000.0).contains(&fps) {
-        return None;
-    }
-    let ntsc = (fps * 1.001).round();
-    if fps.fract() != 0.0 && (ntsc * 1000.0 / 1001.0 - fps).abs() < 0.005 {
-        return Some((ntsc as u32 * 1000, 1001));
-    }
-    Some(((fps * 1000.0).round() as u32, 1000))
-}
-
 /// `640x480`; even sides, because 4:2:0 video halves them.
 fn parse_size(text: &str) -> Result<(u32, u32), String> {
     let side = |text: &str| u32::from_str(text).ok().filter(|s| (16..=8192).contains(s) && s % 2 == 0);
@@ -133,19 +111,6 @@ fn parse_guidance(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rates_as_people_write_them() {
-        let rate = |text| parse_rate(text).map(|r| (r.num(), r.den()));
-        assert_eq!(rate("30000/1001"), Ok((30000, 1001)));
-        assert_eq!(rate("29.97"), Ok((30000, 1001)));
-        assert_eq!(rate("23.976"), Ok((24000, 1001)));
-        assert_eq!(rate("25"), Ok((25000, 1000)));
-        assert_eq!(rate("12.5"), Ok((12500, 1000)));
-        for bad in ["0", "-1", "", "NaN", "inf", "25/0", "1/2/3", "1e9", "241", "x"] {
-            assert!(rate(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn sizes_are_even_and_bounded() {

@@ -1,8 +1,11 @@
 //! The command line.
 
 mod animate;
+mod config;
 mod doctor;
+mod generate;
 mod models;
+mod run;
 
 use std::{
     io::{self, Write as _},
@@ -24,13 +27,25 @@ pub struct Cli {
 enum Command {
     /// Animate a picture with a DensePose clip, file to file
     Animate(Box<animate::Args>),
+    /// Write a commented configuration, or check one
+    Config(config::Args),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
+    /// Write man pages and shell completions
+    #[command(hide = true)]
+    Generate(generate::Args),
     /// List and check models
     Models(models::Args),
+    /// Run the daemon
+    Run(run::Args),
 }
 
 impl Cli {
+    /// Whether the command starts logging, as its configuration says.
+    pub fn logs_by_itself(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+
     /// Carries out the command.
     ///
     /// # Errors
@@ -38,14 +53,17 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Animate(args) => args.run(),
+            Command::Config(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
+            Command::Run(args) => args.run(),
         }
     }
 }
 
 /// Makes GStreamer and the plugin's elements ready.
-fn init_gstreamer() -> anyhow::Result<()> {
+pub fn init_gstreamer() -> anyhow::Result<()> {
     gst::init().context("GStreamer does not start")?;
     gstkeyframed::plugin_register_static().context("keyframed's own GStreamer elements cannot be registered")
 }

@@ -121,6 +121,14 @@ pub struct Animation {
     pub params: Params,
 }
 
+impl Animation {
+    /// Whether an animation of the one kind can become the other while it runs.
+    pub fn has_same_networks(&self, other: &Self) -> bool {
+        let fixed = |a: &Self| [&a.model, &a.device, &a.dtype, &a.context_mode].map(String::clone);
+        fixed(self) == fixed(other)
+    }
+}
+
 /// What is shown when a source is lost for longer than `after`, and before the first picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slate {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use gst::prelude::*;
 use keyframed_control::types;
 use keyframed_engine::{
     Nanos, RelayConfig, SECOND,
@@ -21,8 +20,8 @@ use crate::config::resolved::Video;
 /// How far behind missed ticks are still made up for: more than a busy machine makes a thread wait.
 const CATCH_UP: Nanos = 2 * SECOND;
 
-/// Takes a frame; never blocks.
-pub type Outlet = Arc<dyn Fn(&gst::Buffer) + Send + Sync>;
+/// Takes a frame, and the running time of the pose that it shows, if it shows one; never blocks.
+pub type Outlet = Arc<dyn Fn(&gst::Buffer, Option<gst::ClockTime>) + Send + Sync>;
 
 /// What the relay has done so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +34,8 @@ pub struct Counts {
     pub late: u64,
     /// Ticks given up.
     pub skipped: u64,
+    /// Pictures that were not taken because they show no pose.
+    pub stale: u64,
 }
 
 /// The newest frame that was sent.
@@ -51,6 +52,13 @@ pub struct Shot {
 /// A picture on its way through the relay.
 #[derive(Debug, Clone)]
 struct Picture(gst::Buffer);
+
+/// A frame on its way to the outlets.
+struct Frame {
+    buffer: gst::Buffer,
+    pose: Option<gst::ClockTime>,
+    showing: types::Showing,
+}
 
 /// Behind the lock, which is held for moments only: never while a frame is made or handed on.
 struct State {
@@ -120,10 +128,16 @@ impl Relay {
         Ok((relay.clone(), Running { relay, thread }))
     }
 
-    /// A picture of the animation; its timestamp is the running time of the pose it shows.
-    pub fn picture(&self, buffer: gst::Buffer) {
+    /// A picture of the animation, made for this canvas; its timestamp is the running time of the pose it shows.
+    pub fn picture(&self, buffer: gst::Buffer, video: Video) {
         let shows = buffer.pts().map_or(0, gst::ClockTime::nseconds);
-        self.change(|state, now| state.rules.picture(now, shows, Picture(buffer)));
+        self.change(|state, now| {
+            if state.video != video {
+                return;
+            }
+            let live = state.rules.picture(now, shows, Picture(buffer));
+            state.counts.stale += u64::from(!live);
+        });
     }
 
     /// No more poses reach the animation; the last was at `from`.
@@ -141,12 +155,18 @@ impl Relay {
         self.change(|state, now| state.rules.set_paused(now, paused));
     }
 
-    /// Another slate, of the same size.
-    pub fn set_slate(&self, slate: gst::Buffer, after: Duration) {
+    /// Another slate, unless the canvas has become another meanwhile.
+    pub fn set_slate(&self, slate: gst::Buffer, video: Video) {
         self.change(|state, _| {
-            state.slate = slate;
-            state.rules.set_slate_after(nanos(after));
+            if state.video == video {
+                state.slate = slate;
+            }
         });
+    }
+
+    /// Changes how long the last picture is held before the slate is shown.
+    pub fn set_slate_after(&self, after: Duration) {
+        self.change(|state, _| state.rules.set_slate_after(nanos(after)));
     }
 
     /// Another canvas: the grid starts anew, and nothing of before is shown any more.
@@ -198,16 +218,17 @@ impl Relay {
     }
 
     fn run(&self) {
-        while let Some((buffer, outlets, showing)) = self.next() {
+        while let Some((frame, outlets)) = self.next() {
             for (_, outlet) in &outlets {
-                outlet(&buffer);
+                outlet(&frame.buffer, frame.pose);
             }
+            let showing = frame.showing;
             self.shared.showing.send_if_modified(|shown| shown.replace(showing) != Some(showing));
         }
     }
 
     /// Waits for the next frame; `None` at the end.
-    fn next(&self) -> Option<(gst::Buffer, Vec<(String, Outlet)>, types::Showing)> {
+    fn next(&self) -> Option<(Frame, Vec<(String, Outlet)>)> {
         let mut state = self.state();
         loop {
             if state.ended {
@@ -216,9 +237,7 @@ impl Relay {
             let now = self.shared.base.now();
             match state.rules.poll(now) {
                 Poll::Emit(emission) => {
-                    let showing = wire(emission.showing);
-                    let buffer = state.emit(emission, showing);
-                    return Some((buffer, state.outlets.clone(), showing));
+                    return Some((state.emit(emission), state.outlets.clone()));
                 }
                 Poll::Wait(until) => {
                     let wait = Duration::from_nanos(until.saturating_sub(now));
@@ -232,26 +251,26 @@ impl Relay {
 
 impl State {
     /// The frame to send: pixels are shared, only the times are its own.
-    fn emit(&mut self, emission: Emission<Picture>, showing: types::Showing) -> gst::Buffer {
+    fn emit(&mut self, emission: Emission<Picture>) -> Frame {
+        let showing = wire(emission.showing);
         let is_new = matches!(emission.content, Content::New(_));
-        let mut buffer = match emission.content {
-            Content::New(picture) | Content::Again(picture) => picture.0,
-            Content::Slate => self.slate.clone(),
+        let (mut buffer, pose) = match emission.content {
+            Content::New(Picture(buffer)) | Content::Again(Picture(buffer)) => {
+                let pose = buffer.pts();
+                (buffer, pose)
+            }
+            Content::Slate => (self.slate.clone(), None),
         };
         self.counts.frames += 1;
         self.counts.repeated += u64::from(!is_new);
         self.counts.late += u64::from(emission.late);
         self.counts.skipped += emission.skipped;
+        let stamps = buffer.make_mut();
+        stamps.set_pts(gst::ClockTime::from_nseconds(emission.pts));
+        stamps.set_duration(gst::ClockTime::from_nseconds(emission.duration));
+        stamps.set_dts(gst::ClockTime::NONE);
         self.newest = Some(Shot { buffer: buffer.clone(), video: self.video, showing });
-        let pose = buffer.pts().filter(|_| showing != types::Showing::Slate);
-        let frame = buffer.make_mut();
-        frame.set_pts(gst::ClockTime::from_nseconds(emission.pts));
-        frame.set_duration(gst::ClockTime::from_nseconds(emission.duration));
-        frame.set_dts(gst::ClockTime::NONE);
-        if let Some(pose) = pose {
-            gst::ReferenceTimestampMeta::add(frame, &pose_caps(), pose, gst::ClockTime::NONE);
-        }
-        buffer
+        Frame { buffer, pose, showing }
     }
 }
 
@@ -262,11 +281,6 @@ impl Drop for Running {
             // Its panic has been reported where it happened.
         }
     }
-}
-
-/// Marks the reference timestamp of a frame that tells the running time of the pose it shows.
-pub fn pose_caps() -> gst::Caps {
-    gst::Caps::new_empty_simple("timestamp/x-keyframed-pose")
 }
 
 fn rules(video: Video, slate_after: Duration) -> RelayConfig {
@@ -301,14 +315,14 @@ mod tests {
         let slate = gst::Buffer::from_slice([9u8; 24]);
         let (relay, running) = Relay::start(base, video, slate, Duration::from_millis(300)).unwrap();
         let (sender, frames) = sync_channel(1000);
-        relay.attach("test", Arc::new(move |buffer| sender.try_send(buffer.clone()).unwrap()));
+        relay.attach("test", Arc::new(move |buffer, pose| sender.try_send((buffer.clone(), pose)).unwrap()));
         let started = Instant::now();
         let patience = Duration::from_secs(20);
         let mut seen = vec![frames.recv_timeout(patience).unwrap()];
         while started.elapsed() < Duration::from_millis(400) {
             let mut picture = gst::Buffer::from_slice([1u8; 24]);
             picture.make_mut().set_pts(gst::ClockTime::from_nseconds(base.now()));
-            relay.picture(picture);
+            relay.picture(picture, video);
             std::thread::sleep(Duration::from_millis(20));
         }
         let mut showing = relay.showing();
@@ -318,13 +332,13 @@ mod tests {
         drop(running);
         seen.extend(frames.try_iter());
         assert_eq!(seen.len() as u64, relay.counts().frames);
-        let grid = Grid::new(video.rate, seen[0].pts().unwrap().nseconds());
-        for (i, frame) in seen.iter().enumerate() {
+        let grid = Grid::new(video.rate, seen[0].0.pts().unwrap().nseconds());
+        for (i, (frame, _)) in seen.iter().enumerate() {
             assert_eq!(frame.pts().unwrap().nseconds(), grid.pts(i as u64));
         }
-        let first: Vec<_> = seen.iter().map(|frame| frame.map_readable().unwrap()[0]).collect();
+        let first: Vec<_> = seen.iter().map(|(frame, _)| frame.map_readable().unwrap()[0]).collect();
         assert!(first.contains(&1) && *first.last().unwrap() == 9, "{first:?}");
-        let poses = seen.iter().filter(|f| f.meta::<gst::ReferenceTimestampMeta>().is_some()).count();
+        let poses = seen.iter().filter(|(_, pose)| pose.is_some()).count();
         assert_eq!(poses, first.iter().filter(|level| **level == 1).count());
     }
 }

@@ -8,9 +8,9 @@
 //! A pipe opens its pipeline again whenever it fails, ends or stalls; none touches another, and none ever blocks who
 //! feeds it.
 
-mod backoff;
-mod bus;
-mod element;
+pub mod backoff;
+pub mod bus;
+pub mod element;
 pub mod output;
 pub mod output_pipe;
 mod outputs;
@@ -23,6 +23,7 @@ mod tests;
 pub mod timecode;
 mod transition;
 
+pub use element::require;
 pub use output_pipe::OutputPipe;
 pub use pipe::{PipeChange, PipeEvent, PipeStatus};
 pub use source_pipe::SourcePipe;

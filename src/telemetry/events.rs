@@ -56,6 +56,8 @@ kinds! {
     ModelLoaded = "model-loaded", Info;
     /// The animation failed; it is started anew.
     AnimationLost = "animation-lost", Error;
+    /// The animation goes on without something.
+    AnimationWarning = "animation-warning", Warning;
     /// A key frame could not be made.
     KeyframeFailed = "keyframe-failed", Warning;
     /// The outputs carry something else: the animation, the last frame, the slate.
@@ -102,11 +104,18 @@ impl Events {
             Level::Warning => tracing::warn!(event = name, part, "{message}"),
             Level::Error => tracing::error!(event = name, part, "{message}"),
         }
-        metrics::counter!("keyframed_events_total", "kind" => name, "level" => level_name(level)).increment(1);
+        metrics::counter!("keyframed_events_total", "kind" => name, "level" => level_name(level))
+            .increment(1);
         let uptime_secs = self.started.elapsed().as_secs_f64();
         let part = part.map(str::to_owned);
         // Nobody listening is no error.
-        let _ = self.telemetry.send(Telemetry::Event(Event { uptime_secs, level, kind: name.into(), part, message }));
+        let _ = self.telemetry.send(Telemetry::Event(Event {
+            uptime_secs,
+            level,
+            kind: name.into(),
+            part,
+            message,
+        }));
     }
 }
 

@@ -33,7 +33,10 @@ pub fn pipewire(name: &str) -> Elements {
         .field("node.description", name)
         .build();
     sink.set_property("stream-properties", properties);
-    Ok(vec![sink])
+    // What every camera program understands. The sink's buffer pool, which it offers upstream, has no memory before
+    // somebody looks: converters that take it crash.
+    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
+    Ok(vec![filter(&caps)?, make_with("identity", &[("drop-allocation", "true")])?, sink])
 }
 
 /// Raw RGB in shared memory.

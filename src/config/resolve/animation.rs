@@ -1,0 +1,119 @@
+//! `[animation]`, and `[pipelines.NAME.animation]` laid over it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use keyframed_control::types::{MaxQuality, Params};
+use keyframed_engine::SelectConfig;
+use keyframed_models::ModelDir;
+
+use super::Context;
+use crate::{
+    animate::EMBEDDED_MODEL,
+    config::{
+        file,
+        kinds::get,
+        picture,
+        resolved::Animation,
+        table::{At, Place},
+    },
+};
+
+/// How far the output stays behind the poses, unless the file says: covers the default window at 25 frames a second.
+const LATENCY_MS: u64 = 500;
+
+/// Models by name, opened once: `None` if that failed and was told.
+#[derive(Default)]
+pub struct Models(BTreeMap<String, Option<ModelDir>>);
+
+/// Fills in defaults; finds the model and the reference.
+pub fn resolve(
+    keys: &file::Animation,
+    models: &mut Models,
+    gallery: &[PathBuf],
+    context: &mut Context<'_>,
+) -> Animation {
+    let model = model_name(keys, context);
+    let text = |at: &Option<At<String>>, default: &str| get(at).unwrap_or_else(|| default.into());
+    let select = SelectConfig::default();
+    Animation {
+        reference: reference(keys, models.open(&model, keys, context), gallery, context),
+        model,
+        device: text(&keys.device, "auto"),
+        dtype: text(&keys.dtype, "auto"),
+        context_mode: get(&keys.context_mode).unwrap_or("recompute").into(),
+        params: Params {
+            lambda: get(&keys.lambda).unwrap_or(select.lambda),
+            window_frames: get(&keys.window_frames).unwrap_or(select.window),
+            target_key_rate_hz: get(&keys.target_key_rate_hz).unwrap_or(select.target_key_rate),
+            steps: get(&keys.steps),
+            guidance_scale: get(&keys.guidance_scale),
+            lora_scale: get(&keys.lora_scale),
+            context_frames: get(&keys.context_frames),
+            seed: get(&keys.seed).unwrap_or(0),
+            latency_ms: get(&keys.latency_ms).unwrap_or(LATENCY_MS),
+            max_quality: get(&keys.max_quality).unwrap_or(MaxQuality::Film),
+        },
+    }
+}
+
+/// A name, or an absolute path.
+fn model_name(keys: &file::Animation, context: &mut Context<'_>) -> String {
+    let Some(model) = &keys.model else { return EMBEDDED_MODEL.into() };
+    let is_path = model.value.contains('/') || model.value.starts_with('~');
+    if !is_path {
+        return model.value.clone();
+    }
+    let path = context.path(&Some(At { value: PathBuf::from(&model.value), line: model.line }));
+    path.map_or_else(|| model.value.clone(), |path| path.display().to_string())
+}
+
+impl Models {
+    fn open(&mut self, name: &str, keys: &file::Animation, context: &mut Context<'_>) -> Option<&ModelDir> {
+        let opened = self.0.entry(name.to_owned()).or_insert_with(|| match ModelDir::find(name) {
+            Ok(model) => Some(model),
+            Err(error) => {
+                let line = keys.model.as_ref().map(|at| at.line);
+                let message = format!("{}: {error}", label(&keys.place).of("model"));
+                context.problems.add(line, message);
+                None
+            }
+        });
+        opened.as_ref()
+    }
+}
+
+/// Keys may come from `[animation]` though the table is that of a pipeline, or not be in the file at all.
+fn label(place: &Place) -> Place {
+    let label = if place.label.is_empty() { "[animation]" } else { &place.label };
+    Place { label: label.into(), line: place.line }
+}
+
+fn reference(
+    keys: &file::Animation,
+    model: Option<&ModelDir>,
+    gallery: &[PathBuf],
+    context: &mut Context<'_>,
+) -> Option<PathBuf> {
+    let (named, model) = (keys.reference.as_ref()?, model?);
+    let avatars = model.dir().join("avatars");
+    if let Some(found) = picture::find(&named.value, gallery, &avatars) {
+        return Some(found);
+    }
+    let path = context.path(&Some(At { value: Path::new(&named.value).to_owned(), line: named.line }))?;
+    if path.is_file() {
+        return Some(path);
+    }
+    let names = crate::animate::avatars(model).join(", ");
+    let places = if gallery.is_empty() { "" } else { "the gallery, " };
+    let message = format!(
+        "{}: there is no picture {:?} in {places}among the model's avatars ({names}) or at {}",
+        label(&keys.place).of("reference"),
+        named.value,
+        path.display()
+    );
+    context.problems.add(named.line, message);
+    None
+}

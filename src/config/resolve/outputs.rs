@@ -1,0 +1,82 @@
+//! `[outputs.NAME]`
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Context, sources::kind};
+use crate::config::{
+    file,
+    kinds::{ANY_OUTPUT, OUTPUTS, get},
+    resolved::{Encoder, Output, OutputKind},
+};
+
+/// Unless the file says.
+const ENCODER: Encoder = Encoder { bitrate_kbps: 4000, key_interval: Duration::from_secs(1) };
+/// Taken: telemetry lists the poses' queue beside those of the outputs.
+const RESERVED: &str = "poses";
+
+/// All outputs that are switched on. Those that are off are checked, too.
+pub fn all(outputs: &BTreeMap<String, file::Output>, context: &mut Context<'_>) -> BTreeMap<String, Output> {
+    let mut all = BTreeMap::new();
+    // What each takes for itself alone, and who has it.
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    for (name, table) in outputs {
+        if name == RESERVED {
+            context.problems.add(table.place.line, format!("an output cannot be called {RESERVED}"));
+        }
+        let Some(output) = output(table, context) else { continue };
+        if !get(&table.enabled).unwrap_or(true) {
+            continue;
+        }
+        if let Some(place) = place_of(&output.kind)
+            && let Some(other) = taken.insert(place.clone(), name)
+        {
+            let message = format!("{}: {place} is taken by [outputs.{other}] already", table.place.label);
+            context.problems.add(table.place.line, message);
+        }
+        all.insert(name.clone(), output);
+    }
+    all
+}
+
+fn output(table: &file::Output, context: &mut Context<'_>) -> Option<Output> {
+    let retry = context.retry(&table.place, &table.retry_min_ms, &table.retry_max_ms);
+    let size = match (get(&table.width), get(&table.height)) {
+        (Some(width), Some(height)) => Some((width, height)),
+        (None, None) => None,
+        (width, _) => {
+            let (has, lacks) = if width.is_some() { ("width", "height") } else { ("height", "width") };
+            let line = table.width.as_ref().or(table.height.as_ref()).map(|at| at.line);
+            let message = format!("{} has `{has}` but no `{lacks}`: set both or neither", table.place.label);
+            context.problems.add(line, message);
+            None
+        }
+    };
+    let kind = kind(OUTPUTS, ANY_OUTPUT, &table.kind, &table.place, &table.set(), context)?;
+    let kind = (kind.build)(table, context)?;
+    let encoder = Encoder {
+        bitrate_kbps: get(&table.bitrate_kbps).unwrap_or(ENCODER.bitrate_kbps),
+        key_interval: get(&table.key_interval_ms).unwrap_or(ENCODER.key_interval),
+    };
+    Some(Output { kind, size, encoder, timecode: get(&table.timecode).unwrap_or(false), retry })
+}
+
+/// What two outputs cannot share, in words.
+fn place_of(kind: &OutputKind) -> Option<String> {
+    Some(match kind {
+        OutputKind::V4l2 { device } => format!("device {}", device.display()),
+        OutputKind::Pipewire { name } => format!("node name {name:?}"),
+        OutputKind::SrtListener { address, .. } => format!("UDP port {}", address.port()),
+        OutputKind::Udp { address } => format!("destination udp {address}"),
+        OutputKind::SrtCaller { peer, stream_id, .. } => {
+            format!("destination srt {peer} {}", stream_id.as_deref().unwrap_or_default())
+        }
+        OutputKind::Rtmp { .. }
+        | OutputKind::Rtsp { .. }
+        | OutputKind::Window
+        | OutputKind::Fragment { .. } => {
+            return None;
+        }
+        OutputKind::Shm { socket } => format!("socket {}", socket.display()),
+        OutputKind::Recording { directory, .. } => format!("directory {}", directory.display()),
+    })
+}
