@@ -1,23 +1,20 @@
 //! OBS, as a real client: it shows the avatar from SRT, UDP and RTMP, soon after the pose, and again after the daemon
 //! was away.
 
+mod client;
 #[path = "../common/mod.rs"]
 mod common;
-mod client;
 mod studio;
 #[path = "../../src/media/timecode.rs"]
 #[allow(dead_code, reason = "drawing is the daemon's business")]
 mod timecode;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use common::{
     daemon::{Daemon, PATIENCE, cheap, free_tcp_port, free_udp_port},
     docs,
-    look::{Album, difference, save_sheet, without_time},
+    look::{judge, without_time},
 };
 use gst::prelude::*;
 use image::RgbImage;
@@ -49,7 +46,8 @@ fn ways() -> [Way; 3] {
         let section = docs::section("obs.md", &format!("## {name}")).replace(ports, &port.to_string());
         Way {
             name,
-            output: docs::toml(&section).replace("[outputs.obs]", &format!("[outputs.{}]", name.to_lowercase())),
+            output: docs::toml(&section)
+                .replace("[outputs.obs]", &format!("[outputs.{}]", name.to_lowercase())),
             input: json!({
                 "input": docs::field(&section, "Input"),
                 "input_format": docs::field(&section, "Input Format"),
@@ -72,8 +70,9 @@ fn config(ways: &[Way]) -> String {
 
 /// What OBS shows of a source now, if it has a picture with a time.
 fn look(studio: &mut Studio, source: &str) -> Option<Seen> {
-    let picture = studio.client.screenshot(source)?;
-    let now = timecode::millis(gst::SystemClock::obtain().time());
+    let shot = studio.client.screenshot(source)?;
+    let now = now();
+    let picture = image::load_from_memory(&shot).unwrap().to_rgb8();
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let time = timecode::read(&picture, timecode::Shape { width, height, stride: 3 * width })?;
     Some(Seen { picture: without_time(&picture), delay_ms: now.wrapping_sub(time), time })
@@ -99,34 +98,30 @@ fn now() -> u32 {
     timecode::millis(gst::SystemClock::obtain().time())
 }
 
-/// Looks at all sources for a while, and at what the daemon shows.
-fn observe(studio: &mut Studio, daemon: &Daemon, ways: &mut [Way], time: Duration) -> Vec<RgbImage> {
+/// Looks at all sources, and at what the daemon shows, as often as it takes to judge them.
+#[track_caller]
+fn observe(studio: &mut Studio, daemon: &Daemon, ways: &mut [Way]) -> Vec<RgbImage> {
     let mut shown = Vec::new();
     let started = Instant::now();
-    while started.elapsed() < time {
+    while started.elapsed() < Duration::from_secs(10) || ways.iter().any(|way| way.seen.len() < 30) {
+        let counts = ways.iter().map(|way| way.seen.len());
+        assert!(started.elapsed() < PATIENCE, "{:?} pictures", counts.collect::<Vec<_>>());
         shown.push(without_time(&daemon.snapshot()));
         for way in &mut *ways {
             way.seen.extend(look(studio, way.name));
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
     shown
 }
 
-/// Wants moving pictures of what the daemon showed, and tells the delay.
+/// Tells the delay, and wants it to be no longer than explained.
 #[track_caller]
-fn judge(way: &Way, shown: &Album, inside: f64) {
-    let Way { name, seen, .. } = way;
-    let moved = seen.windows(2).filter(|pair| difference(&pair[0].picture, &pair[1].picture) > 0.5).count();
-    assert!(seen.len() >= 20 && moved * 3 > seen.len(), "{name}: {moved} of {} pictures move", seen.len());
-    let worst = seen.iter().map(|seen| shown.likeness(&seen.picture)).fold(f64::MAX, f64::min);
-    assert!(worst > 0.8, "{name}: a picture is only {worst:.3} like anything that the daemon showed");
-    let mut delays: Vec<_> = seen.iter().map(|seen| seen.delay_ms).collect();
+fn tell_delay(way: &Way, inside: f64) {
+    let mut delays: Vec<_> = way.seen.iter().map(|seen| seen.delay_ms).collect();
     delays.sort_unstable();
-    let (median, most) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    let (name, median, most) = (way.name, delays[delays.len() / 2], delays[delays.len() - 1]);
     eprintln!(
-        "{name}: from pose to OBS {median} ms (median of {}), at most {most} ms; {inside:.0} ms of it to the output; \
-         at least {worst:.3} like a snapshot",
+        "{name}: from pose to OBS {median} ms (median of {}), at most {most} ms; {inside:.0} ms of it to the output",
         delays.len()
     );
     assert!(f64::from(median) < inside + 2000., "{name}: {median} ms from pose to OBS");
@@ -151,22 +146,14 @@ fn obs_shows_the_avatar() {
         let waited = await_picture(&mut studio, &daemon, way.name, begun);
         eprintln!("{}: a picture after {waited:.1?} more", way.name);
     }
-    let shown = observe(&mut studio, &daemon, &mut ways, Duration::from_secs(12));
+    let shown = observe(&mut studio, &daemon, &mut ways);
     let inside = daemon.call(&["status"])["stats"]["latency_ms"]["p50"].as_f64().unwrap();
-    let sheet = |pictures: Vec<&RgbImage>| -> Vec<_> {
-        let step = (pictures.len() / 10).max(1);
-        pictures.into_iter().step_by(step).take(10).cloned().collect()
-    };
-    let rows = ways.iter().map(|way| sheet(way.seen.iter().map(|seen| &seen.picture).collect()));
-    save_sheet("obs", &std::iter::once(sheet(shown.iter().collect())).chain(rows).collect::<Vec<_>>());
     studio.photograph();
-    let shown = Album::new(&shown);
     for way in &ways {
-        judge(way, &shown, inside);
+        let pictures: Vec<_> = way.seen.iter().map(|seen| seen.picture.clone()).collect();
+        judge(&format!("OBS {}", way.name), &pictures, &shown);
+        tell_delay(way, inside);
     }
-    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/avatars/mara.png");
-    let strange = shown.likeness(&without_time(&image::open(other).unwrap().to_rgb8()));
-    assert!(strange < 0.5, "another avatar is {strange:.3} like what was shown");
 
     daemon.stop();
     let stopped = now();

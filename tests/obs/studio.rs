@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::client::Client;
-use crate::common::{daemon::{PATIENCE, free_tcp_port}, installed};
+use crate::common::{
+    daemon::{PATIENCE, free_tcp_port},
+    installed,
+};
 
 /// Keeps OBS from asking questions on its first start.
 const GLOBAL: &str = "\
@@ -38,10 +41,10 @@ const PROFILE: &str = "\
 Name=keyframed
 
 [Video]
-BaseCX=1280
-BaseCY=720
-OutputCX=1280
-OutputCY=720
+BaseCX=960
+BaseCY=360
+OutputCX=960
+OutputCY=360
 FPSCommon=30
 ";
 
@@ -98,7 +101,8 @@ impl Studio {
     pub fn photograph(&self) {
         let Some(folder) = std::env::var_os("KEYFRAMED_SHEETS") else { return };
         let path = Path::new(&folder).join("obs-window.png");
-        let taken = Command::new("import").args(["-window", "root", "-display", &self.display]).arg(path).status();
+        let taken =
+            Command::new("import").args(["-window", "root", "-display", &self.display]).arg(path).status();
         if !taken.is_ok_and(|status| status.success()) {
             eprintln!("no picture of the screen: ImageMagick's import is not installed");
         }
@@ -135,7 +139,7 @@ fn configure(home: &Path, port: u16) {
 /// A screen without a monitor, and its name.
 fn screen() -> (Child, String) {
     let mut screen = Command::new("Xvfb")
-        .args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "1100x760x24", "-nolisten", "tcp"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
