@@ -13,7 +13,7 @@ mod bus;
 pub mod clock;
 mod commands;
 mod feed;
-mod gallery;
+pub mod gallery;
 pub mod handle;
 mod nice;
 mod notify;
@@ -56,7 +56,7 @@ use self::{
 use crate::{
     config::resolved::Config,
     control,
-    telemetry::{events::Events, metrics},
+    telemetry::{events::Events, log::LogHandle, metrics},
 };
 
 /// Commands that wait; more wait in their senders.
@@ -74,25 +74,25 @@ const FAREWELL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
+pub fn run(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("supervisor")
         .enable_all()
         .build()
         .context("the daemon's threads cannot be started")?;
-    let ended = runtime.block_on(serve(config, file));
+    let ended = runtime.block_on(serve(config, file, log));
     // What still runs, runs on; waiting is over.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
+async fn serve(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
     let signals = Signals::listen()?;
     // Whoever cannot listen says so before anything has started.
     let sockets = control::bind(&config.control)?;
     let exporter = config.metrics.map(metrics::bind).transpose()?;
-    let (mut supervisor, mut ears, handle, relay) = build(config, file, signals)?;
+    let (mut supervisor, mut ears, handle, relay) = build(config, file, log, signals)?;
 
     let (end, ended) = watch::channel(false);
     let mut services = JoinSet::new();
@@ -126,6 +126,7 @@ async fn until(mut ended: watch::Receiver<bool>) {
 fn build(
     config: Config,
     file: Option<PathBuf>,
+    log: LogHandle,
     signals: Signals,
 ) -> anyhow::Result<(Supervisor, Ears, Handle, Running)> {
     let name = config.pipeline.clone();
@@ -194,6 +195,7 @@ fn build(
     let gallery = Gallery::new(&config.gallery, &pipeline.animation.model).into();
     let supervisor = Supervisor {
         file,
+        log,
         config,
         pipeline: name,
         params,
@@ -212,7 +214,6 @@ fn build(
         telemetry,
         status_out,
         params_out,
-        started,
         ready: false,
     };
     Ok((supervisor, ears, handle, running))

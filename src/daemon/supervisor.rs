@@ -1,11 +1,7 @@
 //! The supervisor: one task that owns the daemon's state. It selects over commands, what parts tell, timers and
 //! signals, and never does anything that takes long itself.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use keyframed_control::types::{Params, Reference, Reloaded, Showing, Status};
@@ -31,7 +27,10 @@ use super::{
 use crate::{
     config::resolved::Config,
     media::{PipeChange, PipeEvent},
-    telemetry::events::{Events, Kind},
+    telemetry::{
+        events::{Events, Kind},
+        log::LogHandle,
+    },
 };
 
 /// How long everything may take to end: less than the two seconds that are promised.
@@ -68,6 +67,7 @@ pub struct ReferenceSet {
 pub struct Supervisor {
     /// As given to `keyframed run`: what is read at a reload.
     pub file: Option<PathBuf>,
+    pub log: LogHandle,
     pub config: Config,
     /// Name of the running pipeline.
     pub pipeline: String,
@@ -88,8 +88,7 @@ pub struct Supervisor {
     pub telemetry: broadcast::Sender<Telemetry>,
     pub status_out: watch::Sender<Status>,
     pub params_out: watch::Sender<Params>,
-    /// Told apart from "the first frame is out": both are needed to be ready.
-    pub started: Instant,
+    /// Whether the first frame is out.
     pub ready: bool,
 }
 

@@ -1,4 +1,6 @@
-//! What the daemon tells of itself: events, and figures for Prometheus.
+//! What the daemon tells of itself: log lines, events, and figures for Prometheus.
 
 pub mod events;
+pub mod gst_log;
+pub mod log;
 pub mod metrics;

@@ -36,6 +36,12 @@ impl Daemon {
     /// As `start`, with an `XDG_RUNTIME_DIR` that others use, too.
     #[track_caller]
     pub fn start_in(dir: &Path, runtime: &Path, config: &str) -> Self {
+        Self::start_with(dir, runtime, config, &[])
+    }
+
+    /// As `start_in`, with more in its environment.
+    #[track_caller]
+    pub fn start_with(dir: &Path, runtime: &Path, config: &str, environment: &[(&str, &str)]) -> Self {
         let file = dir.join("keyframed.toml");
         fs::write(&file, config).unwrap();
         let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("daemon.log")).unwrap();
@@ -44,6 +50,7 @@ impl Daemon {
             .arg(&file)
             .env("XDG_RUNTIME_DIR", runtime)
             .env("HOME", dir)
+            .envs(environment.iter().copied())
             // GStreamer's own sinks warn; that is no reason to end.
             .env_remove("G_DEBUG")
             .stdout(Stdio::null())
@@ -79,6 +86,27 @@ impl Daemon {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {said}\n{}", self.log());
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Calls a method that must be refused, and returns why.
+    #[track_caller]
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.ctl(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}\n{}", self.log());
+        said
+    }
+
+    /// Writes another configuration; it is not read before a reload.
+    #[track_caller]
+    pub fn rewrite(&self, config: &str) {
+        fs::write(self.dir.join("keyframed.toml"), config).unwrap();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the process is ours and has not been waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
     /// What the outputs carry now.
@@ -119,12 +147,11 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Asks it to end and waits until it has.
+    /// Asks it to end and waits until it has; returns how long that took.
     #[track_caller]
-    pub fn stop(&mut self) {
-        // SAFETY: the process is ours and has not been waited for.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+    pub fn stop(&mut self) -> Duration {
         let started = Instant::now();
+        self.signal(libc::SIGTERM);
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -132,7 +159,9 @@ impl Daemon {
             assert!(started.elapsed() < PATIENCE, "it does not end\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         };
+        let took = started.elapsed();
         assert!(status.success(), "{status}\n{}", self.log());
+        took
     }
 }
 
