@@ -6,8 +6,8 @@ mod config;
 mod control;
 mod daemon;
 mod font;
-mod media;
 mod manual;
+mod media;
 mod memory;
 mod rate;
 mod telemetry;
@@ -20,8 +20,10 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     memory::tune_allocator();
     let cli = cli::Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if !cli.is_daemon() {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     match cli.run() {
         Ok(code) => code,
         Err(error) => {

@@ -38,6 +38,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Whether this is the daemon, which logs as its configuration says.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+
     /// Carries out the command.
     ///
     /// # Errors

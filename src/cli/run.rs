@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use crate::{config, daemon};
+use crate::{config, daemon, telemetry::log};
 
 /// Options of `keyframed run`.
 #[derive(Debug, clap::Args)]
@@ -18,9 +18,10 @@ impl Args {
     /// # Errors
     /// What keeps the daemon from starting.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        super::init_gstreamer()?;
         let config = config::load(self.config.as_deref())?;
-        if !daemon::run(config, self.config)? {
+        let log = log::init(&config.log)?;
+        super::init_gstreamer()?;
+        if !daemon::run(config, self.config, log)? {
             tracing::warn!("not everything ended in time: leaving without it");
             leave();
         }

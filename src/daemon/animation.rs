@@ -222,7 +222,9 @@ impl Animation {
     /// Figures so far.
     pub fn figures(&self) -> Figures {
         let stats = self.stages.property::<gst::Structure>("stats");
-        let of = |child: &str| stats.get::<gst::Structure>(child).unwrap_or_else(|_| gst::Structure::new_empty("none"));
+        let of = |child: &str| {
+            stats.get::<gst::Structure>(child).unwrap_or_else(|_| gst::Structure::new_empty("none"))
+        };
         let (select, animate, interpolate) = (of("select"), of("animate"), of("interpolate"));
         let count = |of: &gst::StructureRef, field: &str| of.get::<u64>(field).unwrap_or(0);
         let millis = |field: &str| interpolate.get::<u64>(field).ok().map(to_millis);
@@ -270,7 +272,8 @@ fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
     }
     for (name, nick) in [("dtype", &config.dtype), ("context-mode", &config.context_mode)] {
         let pspec = stages.find_property(name).with_context(|| format!("the animation has no {name}"))?;
-        let value = glib::EnumClass::with_type(pspec.value_type()).and_then(|class| class.to_value_by_nick(nick));
+        let value =
+            glib::EnumClass::with_type(pspec.value_type()).and_then(|class| class.to_value_by_nick(nick));
         let value = value.with_context(|| format!("the animation takes no {name} {nick:?}"))?;
         stages.set_property_from_value(name, &value);
     }

@@ -39,7 +39,11 @@ pub fn listen(
         if let Some(one) = one {
             tell(one);
         }
-        if message.type_() == gst::MessageType::Error { gst::BusSyncReply::Pass } else { gst::BusSyncReply::Drop }
+        if message.type_() == gst::MessageType::Error {
+            gst::BusSyncReply::Pass
+        } else {
+            gst::BusSyncReply::Drop
+        }
     });
 }
 

@@ -74,8 +74,11 @@ impl Supervisor {
         }
         self.paused = paused;
         self.feed.set_paused(paused);
-        let (kind, text) =
-            if paused { (Kind::Paused, "generating is paused") } else { (Kind::Resumed, "generating goes on") };
+        let (kind, text) = if paused {
+            (Kind::Paused, "generating is paused")
+        } else {
+            (Kind::Resumed, "generating goes on")
+        };
         self.events.emit(kind, None, text);
     }
 
@@ -119,7 +122,11 @@ impl Supervisor {
             Ok(reference) => {
                 self.stage.note_reference(set.generation, PathBuf::from(&reference.path));
                 self.redraw_slate();
-                self.events.emit(Kind::ReferenceChanged, None, format!("the reference is {}", reference.path));
+                self.events.emit(
+                    Kind::ReferenceChanged,
+                    None,
+                    format!("the reference is {}", reference.path),
+                );
             }
             Err(error) => self.events.emit(Kind::ReferenceRefused, None, error.message.clone()),
         }
@@ -139,7 +146,10 @@ impl Supervisor {
     fn switch(&mut self, name: &str) -> Result<PipelineInfo, ErrorObject> {
         let unknown = || {
             let all: Vec<_> = self.config.pipelines.keys().map(String::as_str).collect();
-            ErrorObject::invalid_params(format!("there is no pipeline {name:?}; there are {}", all.join(", ")))
+            ErrorObject::invalid_params(format!(
+                "there is no pipeline {name:?}; there are {}",
+                all.join(", ")
+            ))
         };
         let pipeline = self.config.pipelines.get(name).cloned().ok_or_else(unknown)?;
         let source = self.config.sources.get(&pipeline.source).cloned().ok_or_else(unknown)?;
@@ -208,6 +218,11 @@ impl Supervisor {
         if changes.video {
             let (buffer, _) = make_slate(slate, self.stage.wanted().reference.as_deref(), *video);
             self.relay.set_video(*video, buffer, slate.after);
+        }
+        if changes.log
+            && let Err(error) = self.log.apply(&self.config.log)
+        {
+            tracing::error!("{error:#}");
         }
         self.relay.set_slate_after(slate.after);
         if let Some(source) = sources.get(&pipeline.source).filter(|_| changes.source) {

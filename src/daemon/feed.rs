@@ -40,7 +40,9 @@ impl Feed {
     /// Leads nowhere yet.
     pub fn new(base: Base, relay: Relay) -> Self {
         let state = State { animation: None, caps: None, paused: false, interrupted: false, last: 0 };
-        Self { shared: Arc::new(Shared { base, relay, state: Mutex::new(state), received: AtomicU64::new(0) }) }
+        Self {
+            shared: Arc::new(Shared { base, relay, state: Mutex::new(state), received: AtomicU64::new(0) }),
+        }
     }
 
     /// A pose has left its source.

@@ -56,7 +56,7 @@ use self::{
 use crate::{
     config::resolved::Config,
     control,
-    telemetry::{events::Events, metrics},
+    telemetry::{events::Events, log::LogHandle, metrics},
 };
 
 /// Commands that wait; more wait in their senders.
@@ -74,25 +74,25 @@ const FAREWELL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
+pub fn run(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("supervisor")
         .enable_all()
         .build()
         .context("the daemon's threads cannot be started")?;
-    let ended = runtime.block_on(serve(config, file));
+    let ended = runtime.block_on(serve(config, file, log));
     // What still runs, runs on; waiting is over.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(config: Config, file: Option<PathBuf>) -> anyhow::Result<bool> {
+async fn serve(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
     let signals = Signals::listen()?;
     // Whoever cannot listen says so before anything has started.
     let sockets = control::bind(&config.control)?;
     let exporter = config.metrics.map(metrics::bind).transpose()?;
-    let (mut supervisor, mut ears, handle, relay) = build(config, file, signals)?;
+    let (mut supervisor, mut ears, handle, relay) = build(config, file, signals, log)?;
 
     let (end, ended) = watch::channel(false);
     let mut services = JoinSet::new();
@@ -127,6 +127,7 @@ fn build(
     config: Config,
     file: Option<PathBuf>,
     signals: Signals,
+    log: LogHandle,
 ) -> anyhow::Result<(Supervisor, Ears, Handle, Running)> {
     let name = config.pipeline.clone();
     let pipeline = config.pipelines.get(&name).context("the configuration names no pipeline")?.clone();
@@ -148,8 +149,12 @@ fn build(
     }
     let (relay, running) = Relay::start(base, config.video, slate, config.slate.after)?;
     let feed = Feed::new(base, relay.clone());
-    let surroundings =
-        Surroundings { base, relay: relay.clone(), telemetry: telemetry.clone(), key_frames: Arc::new(AtomicU64::new(0)) };
+    let surroundings = Surroundings {
+        base,
+        relay: relay.clone(),
+        telemetry: telemetry.clone(),
+        key_frames: Arc::new(AtomicU64::new(0)),
+    };
     let around = Around {
         base,
         relay: relay.clone(),
@@ -190,6 +195,7 @@ fn build(
     let gallery = Gallery::new(&config.gallery, &pipeline.animation.model).into();
     let supervisor = Supervisor {
         file,
+        log,
         config,
         pipeline: name,
         params,

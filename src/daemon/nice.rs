@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 use gst::{
     glib,
     prelude::*,
-    subclass::{prelude::*, TaskPoolFunction},
+    subclass::{TaskPoolFunction, prelude::*},
 };
 
 /// How much the animation's threads give way. libtorch's threads do as those that they are started from.
@@ -83,7 +83,8 @@ mod imp {
                 task.call();
             };
             let thread = Builder::new().name("animation".into()).spawn(run);
-            let thread = thread.map_err(|error| glib::Error::new(gst::CoreError::Thread, &error.to_string()))?;
+            let thread =
+                thread.map_err(|error| glib::Error::new(gst::CoreError::Thread, &error.to_string()))?;
             Ok(Some(Handle(thread)))
         }
     }
@@ -97,7 +98,9 @@ mod tests {
     fn only_threads_of_that_pipeline_give_way() {
         gst::init().unwrap();
         let niceness = |yields: bool| {
-            let pipeline = gst::parse::launch("fakesrc num-buffers=2 ! fakesink name=sink signal-handoffs=true").unwrap();
+            let pipeline =
+                gst::parse::launch("fakesrc num-buffers=2 ! fakesink name=sink signal-handoffs=true")
+                    .unwrap();
             let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
             let bus = pipeline.bus().unwrap();
             let also = tasks_give_way();

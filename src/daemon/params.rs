@@ -104,12 +104,18 @@ mod tests {
     #[test]
     fn all_or_none() {
         let set = |patch: Value| patched(&live(), patch.as_object().unwrap());
-        let new = set(json!({"lambda": 0, "steps": 2, "lora_scale": null, "latency_ms": 1500.0, "seed": u64::MAX,
+        let new =
+            set(json!({"lambda": 0, "steps": 2, "lora_scale": null, "latency_ms": 1500.0, "seed": u64::MAX,
             "max_quality": "warp"}));
         let new = new.unwrap();
         assert_eq!((new.lambda, new.steps, new.lora_scale), (0.0, Some(2), None));
         assert_eq!((new.latency_ms, new.seed, new.max_quality), (1500, u64::MAX, MaxQuality::Warp));
-        for bad in [json!({"steps": 2, "lambda": 1.5}), json!({"steps": 0}), json!({"lambda": null}), json!({"x": 1})] {
+        for bad in [
+            json!({"steps": 2, "lambda": 1.5}),
+            json!({"steps": 0}),
+            json!({"lambda": null}),
+            json!({"x": 1}),
+        ] {
             assert_eq!(set(bad.clone()).unwrap_err().code, keyframed_control::code::INVALID_PARAMS, "{bad}");
         }
     }

@@ -55,7 +55,8 @@ impl Changes {
             }
             _ => is.map_or(*live, |is| is.animation.params),
         };
-        let picture = |of: Option<&crate::config::resolved::Pipeline>| of.and_then(|p| p.animation.reference.clone());
+        let picture =
+            |of: Option<&crate::config::resolved::Pipeline>| of.and_then(|p| p.animation.reference.clone());
         let reference = (pipeline != running || networks || picture(was) != picture(is)).then(|| picture(is));
         let changed = |name: &String| video || old.outputs.get(name) != new.outputs.get(name);
         let mut changes = Self {
@@ -96,10 +97,8 @@ impl Changes {
             (old.slate != new.slate, "slate"),
             (self.log, "log"),
         ]);
-        let deferred = listed(&[
-            (old.control != new.control, "control"),
-            (old.metrics != new.metrics, "metrics"),
-        ]);
+        let deferred =
+            listed(&[(old.control != new.control, "control"), (old.metrics != new.metrics, "metrics")]);
         Reloaded { restarted, applied, deferred }
     }
 }

@@ -95,9 +95,11 @@ mod tests {
                 assert_eq!(map[beside], if reference == Some(&path) { 79 } else { GROUND.0[0] });
             }
         }
-        assert!(load(Path::new("/none.png"), Video { width: 8, height: 8, rate: Rate::new(1, 1).unwrap() })
-            .unwrap_err()
-            .chain()
-            .any(|cause| cause.to_string().contains("/none.png")));
+        assert!(
+            load(Path::new("/none.png"), Video { width: 8, height: 8, rate: Rate::new(1, 1).unwrap() })
+                .unwrap_err()
+                .chain()
+                .any(|cause| cause.to_string().contains("/none.png"))
+        );
     }
 }

@@ -152,7 +152,11 @@ impl Stage {
                 }
             }
             Said::Loaded => {
-                self.events.emit(Kind::ModelLoaded, None, format!("the model {} is loaded", self.wanted.config.model));
+                self.events.emit(
+                    Kind::ModelLoaded,
+                    None,
+                    format!("the model {} is loaded", self.wanted.config.model),
+                );
             }
         }
     }

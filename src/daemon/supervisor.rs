@@ -1,7 +1,11 @@
 //! The supervisor: one task that owns the daemon's state. It selects over commands, what parts tell, timers and
 //! signals, and never does anything that takes long itself.
 
-use std::{path::PathBuf, sync::Arc, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use keyframed_control::types::{Params, Reference, Reloaded, Showing, Status};
@@ -27,7 +31,10 @@ use super::{
 use crate::{
     config::resolved::Config,
     media::{PipeChange, PipeEvent},
-    telemetry::events::{Events, Kind},
+    telemetry::{
+        events::{Events, Kind},
+        log::LogHandle,
+    },
 };
 
 /// How long everything may take to end: less than the two seconds that are promised.
@@ -64,6 +71,7 @@ pub struct ReferenceSet {
 pub struct Supervisor {
     /// As given to `keyframed run`: what is read at a reload.
     pub file: Option<PathBuf>,
+    pub log: LogHandle,
     pub config: Config,
     /// Name of the running pipeline.
     pub pipeline: String,
@@ -230,7 +238,9 @@ impl Supervisor {
         match event.change {
             PipeChange::Running => self.events.emit(Kind::OutputRunning, Some(&part), "frames go out"),
             PipeChange::Failed(why) => self.events.emit(Kind::OutputLost, Some(&part), why),
-            PipeChange::Stalled => self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more"),
+            PipeChange::Stalled => {
+                self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more")
+            }
             PipeChange::Eos => self.events.emit(Kind::OutputLost, Some(&part), "it ended"),
         }
         self.publish();

@@ -3,3 +3,4 @@
 pub mod events;
 pub mod gst_log;
 pub mod log;
+pub mod metrics;
