@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     memory::tune_allocator();
     let cli = cli::Cli::parse();
-    if !cli.is_daemon() {
+    if !cli.logs_by_itself() {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod animate;
+mod config;
 mod doctor;
 mod generate;
 mod models;
@@ -26,6 +27,8 @@ pub struct Cli {
 enum Command {
     /// Animate a picture with a DensePose clip, file to file
     Animate(Box<animate::Args>),
+    /// Write a commented configuration, or check one
+    Config(config::Args),
     /// Tell what is missing on this machine and how to mend it
     Doctor(doctor::Args),
     /// Write man pages and shell completions
@@ -38,8 +41,8 @@ enum Command {
 }
 
 impl Cli {
-    /// Whether this is the daemon, which logs as its configuration says.
-    pub fn is_daemon(&self) -> bool {
+    /// Whether the command starts logging, as its configuration says.
+    pub fn logs_by_itself(&self) -> bool {
         matches!(self.command, Command::Run(_))
     }
 
@@ -50,6 +53,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Animate(args) => args.run(),
+            Command::Config(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Models(args) => args.run(),
@@ -59,7 +63,7 @@ impl Cli {
 }
 
 /// Makes GStreamer and the plugin's elements ready.
-fn init_gstreamer() -> anyhow::Result<()> {
+pub fn init_gstreamer() -> anyhow::Result<()> {
     gst::init().context("GStreamer does not start")?;
     gstkeyframed::plugin_register_static().context("keyframed's own GStreamer elements cannot be registered")
 }

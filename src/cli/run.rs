@@ -20,7 +20,6 @@ impl Args {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let config = config::load(self.config.as_deref())?;
         let log = log::init(&config.log)?;
-        super::init_gstreamer()?;
         if !daemon::run(config, self.config, log)? {
             tracing::warn!("not everything ended in time: leaving without it");
             leave();

@@ -3,6 +3,7 @@
 //! Reading notes everything that is wrong at once, each with its line, and yields either a whole configuration or
 //! none.
 
+pub mod check;
 mod file;
 mod kinds;
 pub mod picture;
@@ -23,6 +24,9 @@ use std::{
 
 use places::Environment;
 use problems::{Problem, Problems};
+
+/// The commented defaults.
+pub const DEFAULT: &str = include_str!("default.toml");
 
 /// Longest file, bytes.
 const LONGEST: u64 = 1 << 20;

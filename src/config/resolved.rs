@@ -95,25 +95,6 @@ pub enum SourceKind {
     Fragment { launch: String },
 }
 
-impl SourceKind {
-    /// As the configuration writes it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "file",
-            Self::TestFigure { .. } => "test-figure",
-            Self::V4l2 { .. } => "v4l2",
-            Self::Rtsp { .. } => "rtsp",
-            Self::SrtListener { .. } => "srt-listener",
-            Self::SrtCaller { .. } => "srt-caller",
-            Self::Rtmp { .. } => "rtmp",
-            Self::Udp { .. } => "udp",
-            Self::Shm { .. } => "shm",
-            Self::Pipewire { .. } => "pipewire",
-            Self::Fragment { .. } => "fragment",
-        }
-    }
-}
-
 /// A source and how it is animated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
@@ -206,25 +187,6 @@ pub enum OutputKind {
     Window,
     /// Any piece of a `gst-launch-1.0` line that takes raw video and ends in sinks.
     Fragment { launch: String },
-}
-
-impl OutputKind {
-    /// As the configuration writes it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::V4l2 { .. } => "v4l2",
-            Self::Pipewire { .. } => "pipewire",
-            Self::SrtListener { .. } => "srt-listener",
-            Self::SrtCaller { .. } => "srt-caller",
-            Self::Rtmp { .. } => "rtmp",
-            Self::Rtsp { .. } => "rtsp",
-            Self::Udp { .. } => "udp",
-            Self::Shm { .. } => "shm",
-            Self::Recording { .. } => "recording",
-            Self::Window => "window",
-            Self::Fragment { .. } => "fragment",
-        }
-    }
 }
 
 /// Control plane.

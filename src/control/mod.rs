@@ -112,6 +112,8 @@ impl Sockets {
             .name("control".into())
             .spawn(move || {
                 let result = runtime.block_on(self.run(handle, stopped));
+                // With it go all tasks, and with them the sockets' files.
+                drop(runtime);
                 let _ = done.send(result);
             })
             .context("the control thread cannot be started")?;
@@ -273,3 +275,6 @@ fn raise_file_limit() {
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,6 +210,11 @@ impl Supervisor {
 
     fn apply(&mut self, new: Config) -> Reloaded {
         let changes = Changes::between(&self.config, &new, &self.pipeline, &self.params);
+        if changes.log
+            && let Err(error) = self.log.apply(&new.log)
+        {
+            tracing::warn!("{error:#}");
+        }
         self.config = new;
         self.pipeline.clone_from(&changes.pipeline);
         self.params = changes.params;

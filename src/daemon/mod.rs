@@ -13,7 +13,7 @@ mod bus;
 pub mod clock;
 mod commands;
 mod feed;
-mod gallery;
+pub mod gallery;
 pub mod handle;
 mod nice;
 mod notify;
@@ -92,7 +92,7 @@ async fn serve(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow:
     // Whoever cannot listen says so before anything has started.
     let sockets = control::bind(&config.control)?;
     let exporter = config.metrics.map(metrics::bind).transpose()?;
-    let (mut supervisor, mut ears, handle, relay) = build(config, file, signals, log)?;
+    let (mut supervisor, mut ears, handle, relay) = build(config, file, log, signals)?;
 
     let (end, ended) = watch::channel(false);
     let mut services = JoinSet::new();
@@ -126,6 +126,7 @@ async fn until(mut ended: watch::Receiver<bool>) {
 fn build(
     config: Config,
     file: Option<PathBuf>,
+    log: LogHandle,
     signals: Signals,
     log: LogHandle,
 ) -> anyhow::Result<(Supervisor, Ears, Handle, Running)> {
@@ -214,7 +215,6 @@ fn build(
         telemetry,
         status_out,
         params_out,
-        started,
         ready: false,
     };
     Ok((supervisor, ears, handle, running))

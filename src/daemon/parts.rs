@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -49,7 +49,7 @@ pub struct Parts {
     /// Sources that are being closed.
     closing_sources: usize,
     outputs: BTreeMap<String, Output>,
-    open_outputs: BTreeMap<String, Arc<Mutex<OutputPipe>>>,
+    open_outputs: BTreeMap<String, Arc<OutputPipe>>,
     /// Outputs that are being closed.
     closing_outputs: BTreeSet<String>,
 }
@@ -155,7 +155,7 @@ impl Parts {
     pub fn output_statuses(&self) -> Vec<PartStatus> {
         let all = self.outputs.iter();
         all.map(|(name, output)| {
-            status(name, output.kind.name(), self.open_outputs.get(name).map(|pipe| lock(pipe).status()))
+            status(name, output.kind.name(), self.open_outputs.get(name).map(|pipe| pipe.status()))
         })
         .collect()
     }
@@ -164,7 +164,7 @@ impl Parts {
     pub fn queues(&self) -> Vec<(String, u64, f64)> {
         let all = self.open_outputs.iter();
         all.map(|(name, pipe)| {
-            let status = lock(pipe).status();
+            let status = pipe.status();
             (name.clone(), status.queue_frames, status.queue_age.as_secs_f64() * 1e3)
         })
         .collect()
@@ -194,7 +194,7 @@ impl Parts {
     }
 
     fn close_source(&mut self, limit: Duration) -> Option<impl Future<Output = bool> + use<>> {
-        let mut open = self.open_source.take()?;
+        let open = self.open_source.take()?;
         open.valve.store(false, Relaxed);
         self.around.feed.interrupt();
         Some(open.pipe.stop(limit))
@@ -208,9 +208,9 @@ impl Parts {
             let Around { base, relay, events, of_outputs, .. } = &self.around;
             match OutputPipe::start(name, output, self.video, *base, of_outputs.clone()) {
                 Ok(pipe) => {
-                    let pipe = Arc::new(Mutex::new(pipe));
+                    let pipe = Arc::new(pipe);
                     self.open_outputs.insert(name.clone(), pipe.clone());
-                    relay.attach(name, Arc::new(move |frame, pose| lock(&pipe).push(frame, pose)));
+                    relay.attach(name, Arc::new(move |frame, pose| pipe.push(frame, pose)));
                 }
                 Err(error) => {
                     events.emit(Kind::OutputLost, Some(&format!("output {name}")), format!("{error:#}"));
@@ -222,7 +222,7 @@ impl Parts {
     fn close_output(&mut self, name: &str, limit: Duration) -> Option<impl Future<Output = bool> + use<>> {
         let pipe = self.open_outputs.remove(name)?;
         self.around.relay.detach(name);
-        Some(lock(&pipe).stop(limit))
+        Some(pipe.stop(limit))
     }
 }
 
@@ -249,9 +249,4 @@ fn status(name: &str, kind: &str, pipe: Option<PipeStatus>) -> PartStatus {
             last_error: None,
         },
     }
-}
-
-// Held for moments only, and left whole.
-fn lock(pipe: &Mutex<OutputPipe>) -> MutexGuard<'_, OutputPipe> {
-    pipe.lock().unwrap_or_else(PoisonError::into_inner)
 }

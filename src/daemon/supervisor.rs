@@ -1,11 +1,7 @@
 //! The supervisor: one task that owns the daemon's state. It selects over commands, what parts tell, timers and
 //! signals, and never does anything that takes long itself.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use keyframed_control::types::{Params, Reference, Reloaded, Showing, Status};
@@ -92,8 +88,7 @@ pub struct Supervisor {
     pub telemetry: broadcast::Sender<Telemetry>,
     pub status_out: watch::Sender<Status>,
     pub params_out: watch::Sender<Params>,
-    /// Told apart from "the first frame is out": both are needed to be ready.
-    pub started: Instant,
+    /// Whether the first frame is out.
     pub ready: bool,
 }
 

@@ -18,8 +18,12 @@ mod pipe;
 pub mod source;
 pub mod source_pipe;
 mod sources;
+#[cfg(test)]
+mod tests;
+pub mod timecode;
 mod transition;
 
+pub use element::require;
 pub use output_pipe::OutputPipe;
 pub use pipe::{PipeChange, PipeEvent, PipeStatus};
 pub use source_pipe::SourcePipe;

@@ -9,12 +9,14 @@ use std::{
 };
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 use keyframed_engine::SECOND;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     output,
     pipe::{self, End, PipeChange, PipeEvent, PipeStatus, Role, Shared, lock},
+    timecode,
 };
 use crate::{
     config::resolved::{Output, OutputKind, Video},
@@ -36,8 +38,11 @@ pub struct OutputPipe {
     shared: Arc<Shared>,
     feed: Arc<Mutex<Feed>>,
     video: Video,
+    /// Whether frames get a time code, and how they lie in memory.
+    timecode: bool,
+    canvas: gst_video::VideoInfo,
     base: Base,
-    closed: Option<oneshot::Receiver<()>>,
+    closed: Mutex<Option<oneshot::Receiver<bool>>>,
 }
 
 /// Where frames go now.
@@ -77,7 +82,7 @@ impl OutputPipe {
     /// Starts to run an output; failures to open it are events, and it is tried again.
     ///
     /// # Errors
-    /// If no thread can be made.
+    /// If the canvas is none that GStreamer knows, or no thread can be made.
     pub fn start(
         name: &str,
         output: &Output,
@@ -85,6 +90,7 @@ impl OutputPipe {
         base: Base,
         events: mpsc::Sender<PipeEvent>,
     ) -> anyhow::Result<Self> {
+        let canvas = gst_video::VideoInfo::from_caps(&output::canvas_caps(video))?;
         let shared = Shared::new(name, events);
         let feed = Arc::new(Mutex::new(Feed::default()));
         let role = OutputRole {
@@ -96,7 +102,15 @@ impl OutputPipe {
             progress: Progress::default(),
         };
         let closed = pipe::start(format!("output {name}"), shared.clone(), role, output.retry)?;
-        Ok(Self { shared, feed, video, base, closed: Some(closed) })
+        Ok(Self {
+            shared,
+            feed,
+            video,
+            timecode: output.timecode,
+            canvas,
+            base,
+            closed: Mutex::new(Some(closed)),
+        })
     }
 
     /// Gives it a canvas frame, stamped with the daemon's running time; never waits. A frame that finds the queue full
@@ -109,8 +123,10 @@ impl OutputPipe {
         // Made before this pipeline was.
         let Some(own) = pts.checked_sub(entry.offset) else { return };
         // The pixels are shared; the timestamps are this output's own.
-        let mut frame = frame.clone();
-        let _ = shows;
+        let mut frame = match shows {
+            Some(shows) if self.timecode => with_time(frame, &self.canvas, self.base.base_time + shows),
+            _ => frame.clone(),
+        };
         let stamps = frame.make_mut();
         stamps.set_pts(own);
         stamps.set_dts(gst::ClockTime::NONE);
@@ -148,13 +164,13 @@ impl OutputPipe {
 
     /// Begins to stop at once: ends the stream, so that recordings are finalised, and closes. The future is true when
     /// everything was closed within `limit`; what was not goes on closing by itself.
-    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
+    pub fn stop(&self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
         self.shared.request_stop(Instant::now() + limit);
-        let closed = self.closed.take();
+        let closed = lock(&self.closed).take();
         async move {
             let Some(closed) = closed else { return true };
             // The thread keeps to the limit itself; a little more lets it say so.
-            tokio::time::timeout(limit + Duration::from_millis(100), closed).await.is_ok()
+            tokio::time::timeout(limit + Duration::from_millis(100), closed).await == Ok(Ok(true))
         }
     }
 }
@@ -163,6 +179,22 @@ impl Drop for OutputPipe {
     fn drop(&mut self) {
         self.shared.request_stop(Instant::now());
     }
+}
+
+/// A copy of the frame with the time drawn into it.
+fn with_time(frame: &gst::Buffer, canvas: &gst_video::VideoInfo, monotonic: gst::ClockTime) -> gst::Buffer {
+    let Ok(mut copy) = frame.copy_deep() else { return frame.clone() };
+    if let Some(buffer) = copy.get_mut()
+        && let Ok(mut picture) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, canvas)
+        && let Ok(stride) = usize::try_from(picture.plane_stride()[0])
+    {
+        let shape =
+            timecode::Shape { width: canvas.width() as usize, height: canvas.height() as usize, stride };
+        if let Ok(rgb) = picture.plane_data_mut(0) {
+            timecode::draw(rgb, shape, timecode::millis(monotonic));
+        }
+    }
+    copy
 }
 
 struct OutputRole {

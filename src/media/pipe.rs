@@ -206,7 +206,8 @@ pub trait Role: Send + 'static {
     fn closing(&mut self) {}
 }
 
-/// Starts the thread that runs a pipe. What it returns resolves when everything is closed.
+/// Starts the thread that runs a pipe. What it returns resolves when the pipe has stopped: true when everything is
+/// closed.
 ///
 /// # Errors
 /// If no thread can be made.
@@ -215,13 +216,12 @@ pub fn start<R: Role>(
     shared: Arc<Shared>,
     role: R,
     retry: (Duration, Duration),
-) -> std::io::Result<oneshot::Receiver<()>> {
+) -> std::io::Result<oneshot::Receiver<bool>> {
     let (sender, closed) = oneshot::channel();
     let runner = Runner { label: label.clone(), shared, role, backoff: Backoff::new(retry), blocked: None };
     thread::Builder::new().name(label).spawn(move || {
-        runner.run();
         // Nobody may be waiting.
-        let _ = sender.send(());
+        let _ = sender.send(runner.run());
     })?;
     Ok(closed)
 }
@@ -237,7 +237,8 @@ struct Runner<R> {
 }
 
 impl<R: Role> Runner<R> {
-    fn run(mut self) {
+    /// Whether everything is closed.
+    fn run(mut self) -> bool {
         while self.shared.stop_requested().is_none() {
             let started = Instant::now();
             let end = self.attempt();
@@ -257,6 +258,7 @@ impl<R: Role> Runner<R> {
             self.wait_until_closed();
             self.shared.restarts.fetch_add(1, Relaxed);
         }
+        self.blocked.is_none()
     }
 
     /// Opens a pipeline and watches it to its end.
@@ -353,8 +355,13 @@ impl<R: Role> Runner<R> {
 
     /// Files, ports and devices are free only when the last pipeline is closed.
     fn wait_until_closed(&mut self) {
-        let Some(mut blocked) = self.blocked.take() else { return };
-        while self.shared.stop_requested().is_none() && blocked.wait(TICK).is_none() {}
+        let Some(blocked) = &mut self.blocked else { return };
+        while blocked.wait(TICK).is_none() {
+            if self.shared.stop_requested().is_some() {
+                return;
+            }
+        }
+        self.blocked = None;
     }
 }
 

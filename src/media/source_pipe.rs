@@ -33,7 +33,7 @@ pub type OnFrame = Arc<dyn Fn(gst::Sample) + Send + Sync>;
 #[derive(Debug)]
 pub struct SourcePipe {
     shared: Arc<Shared>,
-    closed: Option<oneshot::Receiver<()>>,
+    closed: Mutex<Option<oneshot::Receiver<bool>>>,
 }
 
 impl SourcePipe {
@@ -55,9 +55,10 @@ impl SourcePipe {
             last: Arc::new(Mutex::new(None)),
             opened: Instant::now(),
             played: Instant::now(),
+            begun: false,
         };
         let closed = pipe::start(format!("source {name}"), shared.clone(), role, source.retry)?;
-        Ok(Self { shared, closed: Some(closed) })
+        Ok(Self { shared, closed: Mutex::new(Some(closed)) })
     }
 
     /// How it is doing.
@@ -76,13 +77,13 @@ impl SourcePipe {
 
     /// Begins to stop at once. The future is true when everything was closed within `limit`; what was not goes on
     /// closing by itself.
-    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
+    pub fn stop(&self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
         self.shared.request_stop(Instant::now() + limit);
-        let closed = self.closed.take();
+        let closed = lock(&self.closed).take();
         async move {
             let Some(closed) = closed else { return true };
             // The thread keeps to the limit itself; a little more lets it say so.
-            tokio::time::timeout(limit + Duration::from_millis(100), closed).await.is_ok()
+            tokio::time::timeout(limit + Duration::from_millis(100), closed).await == Ok(Ok(true))
         }
     }
 }
@@ -102,13 +103,11 @@ struct SourceRole {
     opened: Instant,
     /// When the file was begun last.
     played: Instant,
+    /// Whether a file that repeats was told so.
+    begun: bool,
 }
 
 impl SourceRole {
-    fn repeats(&self) -> bool {
-        matches!(self.source.kind, SourceKind::File { repeat: true, .. })
-    }
-
     fn appsink(&self) -> gst_app::AppSink {
         let (shared, on_frame, last) = (self.shared.clone(), self.on_frame.clone(), self.last.clone());
         let callbacks = gst_app::AppSinkCallbacks::builder()
@@ -129,14 +128,30 @@ impl SourceRole {
             .build()
     }
 
-    /// A file that is over, or one round of it.
-    fn over(&mut self, pipeline: &gst::Pipeline, flags: gst::SeekFlags) -> End {
+    /// The file can be read: from now on it ends in a message instead of the stream's end, and goes on from its start
+    /// without a pause.
+    fn begin(&mut self, pipeline: &gst::Pipeline) -> Option<End> {
+        if !std::mem::replace(&mut self.begun, true) {
+            // Not every container knows segments; others come to their end, and are wound back then.
+            let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT;
+            if pipeline.seek_simple(flags, gst::ClockTime::ZERO).is_err() {
+                tracing::debug!("{}: repeats with a pause", self.shared.name);
+            }
+            if pipeline.set_state(gst::State::Playing).is_err() {
+                return Some(End::Retry(PipeChange::Failed("it does not play".into())));
+            }
+        }
+        None
+    }
+
+    /// The file is over; plays it again.
+    fn repeat(&mut self, pipeline: &gst::Pipeline, flags: gst::SeekFlags) -> Option<End> {
         let took = std::mem::replace(&mut self.played, Instant::now()).elapsed();
         if took < SHORTEST_FILE {
-            return End::Retry(PipeChange::Failed("the file holds no video, or a single picture".into()));
+            let reason = "the file holds no video, or a single picture";
+            return Some(End::Retry(PipeChange::Failed(reason.into())));
         }
-        let _ = (pipeline, flags);
-        End::Again
+        pipeline.seek_simple(flags, gst::ClockTime::ZERO).is_err().then_some(End::Again)
     }
 }
 
@@ -154,13 +169,25 @@ impl Role for SourceRole {
         *lock(&self.last) = None;
         self.opened = Instant::now();
         self.played = self.opened;
+        self.begun = false;
         Ok(pipeline)
+    }
+
+    fn first_state(&self) -> gst::State {
+        match self.source.kind {
+            SourceKind::File { repeat: true, .. } => gst::State::Paused,
+            _ => gst::State::Playing,
+        }
     }
 
     fn message(&mut self, pipeline: &gst::Pipeline, message: &gst::Message) -> Option<End> {
         match (message.type_(), &self.source.kind) {
+            (gst::MessageType::AsyncDone, SourceKind::File { repeat: true, .. }) => self.begin(pipeline),
+            (gst::MessageType::SegmentDone, _) => self.repeat(pipeline, gst::SeekFlags::SEGMENT),
+            (gst::MessageType::Eos, SourceKind::File { repeat: true, .. }) => {
+                self.repeat(pipeline, gst::SeekFlags::FLUSH)
+            }
             (gst::MessageType::Eos, SourceKind::File { repeat: false, .. }) => Some(End::Over),
-            (gst::MessageType::Eos, _) if self.repeats() => Some(self.over(pipeline, gst::SeekFlags::FLUSH)),
             (gst::MessageType::Eos, _) => Some(End::Retry(PipeChange::Failed("the stream ended".into()))),
             _ => None,
         }

@@ -1,6 +1,9 @@
 //! What whole-program tests share: clips and pictures made on the spot, runs of the program, measurements.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod daemon;
+pub mod docs;
+pub mod look;
 #[path = "../../models/tests/tiny/mod.rs"]
 mod tiny;
 
@@ -115,6 +118,12 @@ pub fn keyframed() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keyframed"));
     command.stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("GST_DEBUG").env("LC_ALL", "C");
     command
+}
+
+/// Whether a program is found where the shell looks.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Runs the command and wants it to succeed. Returns what it said on standard output.

@@ -5,6 +5,7 @@ use std::{os::unix::net::UnixStream, path::Path};
 use anyhow::{Context as _, bail};
 use gst::prelude::*;
 
+use super::v4l2;
 use crate::{
     config::resolved::Video,
     media::element::{filter, make_with},
@@ -14,6 +15,9 @@ type Elements = anyhow::Result<Vec<gst::Element>>;
 
 /// A v4l2loopback device.
 pub fn v4l2(device: &Path) -> Elements {
+    let found = v4l2::output(device)?;
+    tracing::info!("{}: {} ({})", device.display(), found.card, found.driver);
+    // What every program that reads cameras understands.
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
     let sink = make_with("v4l2sink", &[("device", &utf8(device)?), ("sync", "false")])?;
     Ok(vec![filter(&caps)?, sink])
@@ -29,7 +33,10 @@ pub fn pipewire(name: &str) -> Elements {
         .field("node.description", name)
         .build();
     sink.set_property("stream-properties", properties);
-    Ok(vec![sink])
+    // What every camera program understands. The sink's buffer pool, which it offers upstream, has no memory before
+    // somebody looks: converters that take it crash.
+    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
+    Ok(vec![filter(&caps)?, make_with("identity", &[("drop-allocation", "true")])?, sink])
 }
 
 /// Raw RGB in shared memory.

@@ -4,3 +4,4 @@ pub mod encoder;
 pub mod local;
 pub mod network;
 pub mod recording;
+pub mod v4l2;

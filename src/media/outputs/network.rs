@@ -27,7 +27,7 @@ pub fn srt_listener(
     latency: Duration,
     passphrase: Option<&str>,
 ) -> Elements {
-    let sink = srt(&format!("srt://{address}"), "listener", latency, passphrase)?;
+    let sink = srt(&format!("srt://{address}?mode=listener"), latency, passphrase)?;
     let mut parts = mpeg_ts(output, video)?;
     parts.push(sink);
     Ok(parts)
@@ -42,7 +42,7 @@ pub fn srt_caller(
     passphrase: Option<&str>,
     stream_id: Option<&str>,
 ) -> Elements {
-    let sink = srt(&format!("srt://{peer}"), "caller", latency, passphrase)?;
+    let sink = srt(&format!("srt://{peer}?mode=caller"), latency, passphrase)?;
     if let Some(id) = stream_id {
         set(&sink, "streamid", id)?;
     }
@@ -51,13 +51,12 @@ pub fn srt_caller(
     Ok(parts)
 }
 
-fn srt(uri: &str, mode: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
+fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
     let sink = make_with(
         "srtsink",
         &[
-            // First: an address resets what it does not name.
+            // With the mode in it: a listener's address is kept apart from a caller's when it is read.
             ("uri", uri),
-            ("mode", mode),
             ("latency", &millis(latency)),
             ("wait-for-connection", "false"),
             // The pipe sees failures and opens it again.

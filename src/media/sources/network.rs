@@ -46,25 +46,24 @@ fn is_video(caps: &gst::Caps) -> bool {
 
 /// Waits for a sender.
 pub fn srt_listener(address: SocketAddr, latency: Duration, passphrase: Option<&str>) -> Built {
-    decoded(&[srt(&format!("srt://{address}"), "listener", latency, passphrase)?])
+    decoded(&[srt(&format!("srt://{address}?mode=listener"), latency, passphrase)?])
 }
 
 /// Calls a sender that waits.
 pub fn srt_caller(peer: &str, latency: Duration, passphrase: Option<&str>, stream_id: Option<&str>) -> Built {
-    let source = srt(&format!("srt://{peer}"), "caller", latency, passphrase)?;
+    let source = srt(&format!("srt://{peer}?mode=caller"), latency, passphrase)?;
     if let Some(id) = stream_id {
         set(&source, "streamid", id)?;
     }
     decoded(&[source])
 }
 
-fn srt(uri: &str, mode: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
+fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
     let source = make_with(
         "srtsrc",
         &[
-            // First: an address resets what it does not name.
+            // With the mode in it: a listener's address is kept apart from a caller's when it is read.
             ("uri", uri),
-            ("mode", mode),
             ("latency", &millis(latency)),
             // The pipe sees failures and opens it again.
             ("auto-reconnect", "false"),

@@ -1,0 +1,127 @@
+//! Files, folders and devices.
+
+use std::{
+    env, fs,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Findings, may_make};
+use crate::config::resolved::{Config, OutputKind, SourceKind};
+
+/// Major number of Video4Linux devices.
+const VIDEO4LINUX: u32 = 81;
+/// Free space below which a recording is warned about, bytes.
+const LITTLE: u64 = 1 << 30;
+
+/// Files that are read and folders that are written to.
+pub fn files(config: &Config, findings: &mut Findings) {
+    for (name, source) in &config.sources {
+        if let SourceKind::File { path, .. } = &source.kind
+            && let Err(reason) = readable(path)
+        {
+            findings.error(format!("[sources.{name}] path"), reason);
+        }
+    }
+    for (name, output) in &config.outputs {
+        if let OutputKind::Recording { directory, .. } = &output.kind {
+            let part = format!("[outputs.{name}] directory");
+            match may_make(directory) {
+                Ok(()) => space(directory, part, findings),
+                Err(reason) => findings.error(part, reason),
+            }
+        }
+    }
+}
+
+fn readable(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let metadata = fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    if metadata.is_dir() {
+        return Err(format!("{shown} is a folder"));
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Err(format!("{shown} is empty (0 bytes)"));
+    }
+    // Opening a pipe would wait for its writer.
+    if metadata.is_file() {
+        fs::File::open(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    }
+    Ok(())
+}
+
+fn space(directory: &Path, part: String, findings: &mut Findings) {
+    let Some(there) = directory.ancestors().find(|folder| folder.is_dir()) else { return };
+    let Ok(disk) = rustix::fs::statvfs(there) else { return };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < LITTLE {
+        findings.warning(part, format!("only {} MiB are free there", free >> 20));
+    }
+}
+
+/// Devices, and the desktop that windows and PipeWire need.
+pub fn check(config: &Config, findings: &mut Findings) {
+    for (name, source) in &config.sources {
+        match &source.kind {
+            // A camera may be plugged in later: the daemon goes on asking.
+            SourceKind::V4l2 { device, .. } if !device.exists() => {
+                let message = format!("there is no {} now; it is waited for", device.display());
+                findings.warning(format!("[sources.{name}] device"), message);
+            }
+            SourceKind::V4l2 { device, .. } => {
+                video_device(device, format!("[sources.{name}] device"), findings)
+            }
+            SourceKind::Pipewire { .. } => pipewire(format!("[sources.{name}] kind"), findings),
+            SourceKind::Shm { socket, .. } if !socket.exists() => {
+                let message = format!("there is no {} now; it is waited for", socket.display());
+                findings.warning(format!("[sources.{name}] socket_path"), message);
+            }
+            _ => {}
+        }
+    }
+    for (name, output) in &config.outputs {
+        match &output.kind {
+            OutputKind::V4l2 { device } if !device.exists() => {
+                let device = device.display();
+                let message = format!("there is no {device}: load v4l2loopback (docs/virtual-camera.md)");
+                findings.error(format!("[outputs.{name}] device"), message);
+            }
+            OutputKind::V4l2 { device } => video_device(device, format!("[outputs.{name}] device"), findings),
+            OutputKind::Pipewire { .. } => pipewire(format!("[outputs.{name}] kind"), findings),
+            OutputKind::Window if !has_desktop() => {
+                let message = "a window needs a desktop: neither WAYLAND_DISPLAY nor DISPLAY is set";
+                findings.error(format!("[outputs.{name}] kind"), message);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn video_device(device: &Path, part: String, findings: &mut Findings) {
+    let shown = device.display();
+    let is_video = fs::metadata(device)
+        .is_ok_and(|m| m.file_type().is_char_device() && rustix::fs::major(m.rdev()) == VIDEO4LINUX);
+    if !is_video {
+        return findings.error(part, format!("{shown} is not a Video4Linux device"));
+    }
+    let open = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device);
+    if let Err(error) = open {
+        findings.error(part, format!("{shown} cannot be opened: {error} (is the user in the group video?)"));
+    }
+}
+
+fn pipewire(part: String, findings: &mut Findings) {
+    if pipewire_socket().is_none_or(|socket| !socket.exists()) {
+        findings.error(part, "PipeWire is not running for this user: log into a desktop, or start it");
+    }
+}
+
+fn pipewire_socket() -> Option<PathBuf> {
+    let dir = env::var_os("PIPEWIRE_RUNTIME_DIR").or_else(|| env::var_os("XDG_RUNTIME_DIR"))?;
+    let name = env::var_os("PIPEWIRE_REMOTE").unwrap_or_else(|| "pipewire-0".into());
+    Some(Path::new(&dir).join(name))
+}
+
+fn has_desktop() -> bool {
+    ["WAYLAND_DISPLAY", "DISPLAY"].iter().any(|name| env::var_os(name).is_some_and(|value| !value.is_empty()))
+}

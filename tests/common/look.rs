@@ -1,0 +1,78 @@
+//! Looking at pictures as a viewer would: alike or not, moving or not.
+
+use std::path::Path;
+
+use image::{RgbImage, imageops};
+
+/// Side of the copies that are compared: what a codec changes is gone at that size, what is in the picture is not.
+const SIDE: u32 = 48;
+
+/// Pictures that were shown, to tell others by. What they all have in common, such as the background, does not count.
+pub struct Album {
+    mean: Vec<f64>,
+    pictures: Vec<Vec<f64>>,
+}
+
+impl Album {
+    pub fn new(shown: &[RgbImage]) -> Self {
+        let small: Vec<_> = shown.iter().map(small).collect();
+        let mean = (0..small[0].len())
+            .map(|n| small.iter().map(|picture| picture[n]).sum::<f64>() / small.len() as f64)
+            .collect();
+        let mut album = Self { mean, pictures: Vec::new() };
+        album.pictures = small.into_iter().map(|picture| album.apart(picture)).collect();
+        album
+    }
+
+    /// How like one of them a picture is, whatever its size: 1 the same, 0 nothing in common.
+    pub fn likeness(&self, picture: &RgbImage) -> f64 {
+        let picture = self.apart(small(picture));
+        self.pictures.iter().map(|shown| correlation(&picture, shown)).fold(-1., f64::max)
+    }
+
+    fn apart(&self, picture: Vec<f64>) -> Vec<f64> {
+        picture.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect()
+    }
+}
+
+fn small(picture: &RgbImage) -> Vec<f64> {
+    let small = imageops::resize(picture, SIDE, SIDE, imageops::FilterType::Triangle);
+    small.into_raw().into_iter().map(f64::from).collect()
+}
+
+fn correlation(a: &[f64], b: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1.)
+}
+
+/// Mean difference of two pictures of the same size, in levels of 255.
+pub fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
+    let pairs = a.as_raw().iter().zip(b.as_raw());
+    pairs.map(|(x, y)| f64::from(x.abs_diff(*y))).sum::<f64>() / a.as_raw().len() as f64
+}
+
+/// A picture without its lowest 3/32, where the time code is.
+pub fn without_time(picture: &RgbImage) -> RgbImage {
+    imageops::crop_imm(picture, 0, 0, picture.width(), picture.height() * 29 / 32).to_image()
+}
+
+/// Rows of pictures on one sheet, to be looked at.
+fn sheet(path: &Path, rows: &[Vec<RgbImage>]) {
+    const CELL: u32 = 160;
+    let width = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
+    let mut sheet = RgbImage::new((width * CELL).max(1), (rows.len() as u32 * CELL).max(1));
+    for (row, pictures) in rows.iter().enumerate() {
+        for (column, picture) in pictures.iter().enumerate() {
+            let cell = imageops::resize(picture, CELL - 4, CELL - 4, imageops::FilterType::Triangle);
+            imageops::replace(&mut sheet, &cell, (column as u32 * CELL).into(), (row as u32 * CELL).into());
+        }
+    }
+    sheet.save(path).unwrap();
+}
+
+/// Leaves a sheet in the folder that `KEYFRAMED_SHEETS` names, if it names one.
+pub fn save_sheet(name: &str, rows: &[Vec<RgbImage>]) {
+    if let Some(folder) = std::env::var_os("KEYFRAMED_SHEETS") {
+        sheet(&Path::new(&folder).join(name).with_extension("png"), rows);
+    }
+}
