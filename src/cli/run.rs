@@ -18,6 +18,7 @@ impl Args {
     /// # Errors
     /// What keeps the daemon from starting.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        super::init_gstreamer()?;
         let config = config::load(self.config.as_deref())?;
         let log = log::init(&config.log)?;
         if !daemon::run(config, self.config, log)? {

@@ -224,11 +224,6 @@ impl Supervisor {
             let (buffer, _) = make_slate(slate, self.stage.wanted().reference.as_deref(), *video);
             self.relay.set_video(*video, buffer, slate.after);
         }
-        if changes.log
-            && let Err(error) = self.log.apply(&self.config.log)
-        {
-            tracing::error!("{error:#}");
-        }
         self.relay.set_slate_after(slate.after);
         if let Some(source) = sources.get(&pipeline.source).filter(|_| changes.source) {
             self.parts.set_source(&pipeline.source, source);

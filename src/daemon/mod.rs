@@ -128,7 +128,6 @@ fn build(
     file: Option<PathBuf>,
     log: LogHandle,
     signals: Signals,
-    log: LogHandle,
 ) -> anyhow::Result<(Supervisor, Ears, Handle, Running)> {
     let name = config.pipeline.clone();
     let pipeline = config.pipelines.get(&name).context("the configuration names no pipeline")?.clone();
