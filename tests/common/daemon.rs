@@ -50,6 +50,8 @@ impl Daemon {
             .arg(&file)
             .env("XDG_RUNTIME_DIR", runtime)
             .env("HOME", dir)
+            // On a busy machine libtorch's threads wait for each other twenty times longer than they compute.
+            .env("OMP_NUM_THREADS", "1")
             .envs(environment.iter().copied())
             // GStreamer's own sinks warn; that is no reason to end.
             .env_remove("G_DEBUG")
