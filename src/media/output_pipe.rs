@@ -272,6 +272,19 @@ impl Role for OutputRole {
         self.progress.passed > 0 && pipeline.current_state() == gst::State::Playing
     }
 
+    fn settle(&self, again: bool) -> Duration {
+        match self.output.kind {
+            // Whether there is room on the disk is seen when the first fragments are written.
+            OutputKind::Recording { .. } if again => Duration::from_secs(3),
+            // They begin to connect when the first frame comes.
+            OutputKind::SrtCaller { .. } | OutputKind::Rtmp { .. } | OutputKind::Rtsp { .. } => {
+                Duration::from_secs(1)
+            }
+            _ if again => Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn check(&mut self, now: Instant) -> Option<End> {
         let (pushed, passed) = {
             let feed = lock(&self.feed);

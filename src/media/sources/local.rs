@@ -62,6 +62,7 @@ pub fn shm(socket: &Path, width: u32, height: u32, rate: Rate) -> Built {
     let capture = Capture { width: Some(width), height: Some(height), rate: Some(rate) };
     let mut format = wanted("video/x-raw", capture);
     format.set("format", "RGB");
+    format.set("pixel-aspect-ratio", gst::Fraction::new(1, 1));
     let filter = filter(&gst::Caps::from(format))?;
     let bin = gst::Bin::new();
     bin.add_many([&source, &filter])?;
