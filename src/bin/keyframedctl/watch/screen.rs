@@ -65,7 +65,7 @@ fn header(state: &State) -> Paragraph<'static> {
                 format!(
                     " {} · {}{loading}{reference} · up {}",
                     s.pipeline,
-                    s.model,
+                    stem(&s.model),
                     show::span(s.uptime_secs)
                 )
                 .into(),
