@@ -51,6 +51,8 @@ kinds! {
     OutputRunning = "output-running", Info;
     /// An output failed or stalled; it is tried again.
     OutputLost = "output-lost", Warning;
+    /// A recording was finished, or a new file was begun.
+    RecordingFile = "recording-file", Info;
     /// The model is loaded.
     ModelLoaded = "model-loaded", Info;
     /// The animation failed; it is started anew.
