@@ -17,6 +17,7 @@ use super::{
     table::{At, Place, Reader, table},
     take::{self, shown, text},
 };
+use crate::telemetry::log::check_level;
 
 table! {
     /// `[video]`
@@ -164,7 +165,7 @@ table! {
 table! {
     /// `[log]`
     Log {
-        level: String = take::checked("a filter such as \"info\"", is_filter),
+        level: String = take::checked("a filter such as \"info\"", check_level),
         target: LogTarget = take::choice(&TARGETS),
         json: bool = take::flag(),
     }
@@ -173,13 +174,6 @@ table! {
 /// Where lines go.
 const TARGETS: [(&str, LogTarget); 3] =
     [("auto", LogTarget::Auto), ("journald", LogTarget::Journald), ("stderr", LogTarget::Stderr)];
-
-fn is_filter(filter: &str) -> Result<(), String> {
-    let parsed = tracing_subscriber::EnvFilter::try_new(filter);
-    parsed.map(drop).map_err(|error| {
-        format!("expected a filter such as \"info\" or \"keyframed=debug,warn\", not {filter:?} ({error})")
-    })
-}
 
 /// `[pipelines.NAME]`
 #[derive(Debug, Clone, Default)]

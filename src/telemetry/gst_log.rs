@@ -36,7 +36,7 @@ pub fn route() {
         if let Some(before) = before {
             let more =
                 if before == 0 { String::new() } else { format!(" (and {before} more in the time before)") };
-            write(severity(level, &text), category.name(), &format!("{object}{text}{more}"));
+            write(severity(level, category.name(), &text), category.name(), &format!("{object}{text}{more}"));
         }
     });
     glib::log_set_default_handler(|domain, level, message| {
@@ -51,13 +51,14 @@ pub fn route() {
 }
 
 /// How grave a line is. The macros that post an error or a warning on a bus log the same text as a warning that begins
-/// so; whoever reads the bus tells of it, once.
-fn severity(level: DebugLevel, text: &str) -> tracing::Level {
+/// so; whoever reads the bus tells of it, once. And a live stream that drops a frame which nobody fetched in time does
+/// what it is told to; statistics count it.
+fn severity(level: DebugLevel, category: &str, text: &str) -> tracing::Level {
+    let told_elsewhere = text.starts_with("error: ") || text.starts_with("warning: ");
+    let leak = matches!(category, "appsrc" | "appsink" | "queue_dataflow") && text.starts_with("Dropping");
     match level {
         DebugLevel::Error => tracing::Level::ERROR,
-        DebugLevel::Warning if text.starts_with("error: ") || text.starts_with("warning: ") => {
-            tracing::Level::DEBUG
-        }
+        DebugLevel::Warning if told_elsewhere || leak => tracing::Level::DEBUG,
         DebugLevel::Warning => tracing::Level::WARN,
         DebugLevel::Info => tracing::Level::INFO,
         DebugLevel::Fixme | DebugLevel::Debug => tracing::Level::DEBUG,
@@ -139,8 +140,12 @@ mod tests {
     #[test]
     fn what_is_on_the_bus_is_not_said_again() {
         use tracing::Level;
-        assert_eq!(severity(DebugLevel::Warning, "error: Internal data stream error."), Level::DEBUG);
-        assert_eq!(severity(DebugLevel::Warning, "no clock"), Level::WARN);
-        assert_eq!(severity(DebugLevel::Error, "cannot open"), Level::ERROR);
+        assert_eq!(
+            severity(DebugLevel::Warning, "basesrc", "error: Internal data stream error."),
+            Level::DEBUG
+        );
+        assert_eq!(severity(DebugLevel::Warning, "basesink", "no clock"), Level::WARN);
+        assert_eq!(severity(DebugLevel::Warning, "appsrc", "Dropping old item buffer"), Level::DEBUG);
+        assert_eq!(severity(DebugLevel::Error, "v4l2", "cannot open"), Level::ERROR);
     }
 }

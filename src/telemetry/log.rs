@@ -2,7 +2,7 @@
 
 use std::{env, io, mem, panic};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::LevelFilter, fmt, prelude::*, reload};
 
@@ -53,13 +53,12 @@ pub fn init(log: &Log) -> anyhow::Result<LogHandle> {
     Ok(LogHandle { filter: handle, place })
 }
 
-/// Whether `init` would take this: for `keyframed config check`.
+/// Whether `log.level` can be this; if not, what is wrong with it.
 ///
 /// # Errors
-/// If the level cannot be read, or target and form contradict each other.
-pub fn check(log: &Log) -> anyhow::Result<()> {
-    filter(&log.level, None)?;
-    place(log, false).map(drop)
+/// One line.
+pub fn check_level(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
 }
 
 impl LogHandle {
@@ -73,7 +72,7 @@ impl LogHandle {
         if overruling.is_some_and(|text| !text.is_empty()) {
             tracing::info!("{ENVIRONMENT} is set: it overrules log.level");
         }
-        if place(log, stderr_is_journal())? != self.place {
+        if place(log, stderr_is_journal()) != self.place {
             tracing::warn!("log.target and log.json take effect when the daemon is started again");
         }
         Ok(())
@@ -86,31 +85,36 @@ fn filter(level: &str, environment: Option<&str>) -> anyhow::Result<EnvFilter> {
         Some(text) if !text.is_empty() => (ENVIRONMENT, text),
         _ => ("log.level", level),
     };
+    parse(text).map_err(|why| anyhow::anyhow!("{name}: {why}"))
+}
+
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    let expected = || {
+        format!(
+            "expected error, warn, info, debug, trace or off, or a filter such as \"keyframed=debug,warn\", \
+             not {text:?}"
+        )
+    };
     // A single word is a level: without this `inof` would be taken for a module's name and nothing be logged.
-    if !text.contains(['=', ',']) {
-        let level = if text.is_empty() { "?" } else { text };
-        level.parse::<LevelFilter>().map_err(|_| {
-            anyhow::anyhow!("{name}: `{text}` is not a level: error, warn, info, debug, trace or off")
-        })?;
+    if !text.contains(['=', ',']) && (text.is_empty() || text.parse::<LevelFilter>().is_err()) {
+        return Err(expected());
     }
-    EnvFilter::builder().parse(text).with_context(|| format!("{name}: `{text}` is not a filter"))
+    EnvFilter::builder().parse(text).map_err(|error| format!("{} ({error})", expected()))
 }
 
 /// Decides where lines go; `journal` tells whether standard error ends in the journal.
-fn place(log: &Log, journal: bool) -> anyhow::Result<Place> {
-    Ok(match (log.target, log.json) {
-        (LogTarget::Journald, true) => {
-            bail!("log.json writes to standard error, but log.target is \"journald\": leave one of them out")
-        }
-        (_, true) => Place::Json,
-        (LogTarget::Journald, false) => Place::Journald,
-        (LogTarget::Auto, false) if journal => Place::Journald,
-        (LogTarget::Auto | LogTarget::Stderr, false) => Place::Text,
-    })
+fn place(log: &Log, journal: bool) -> Place {
+    match log.target {
+        // Under systemd standard error reaches the journal too.
+        _ if log.json => Place::Json,
+        LogTarget::Journald => Place::Journald,
+        LogTarget::Auto if journal => Place::Journald,
+        LogTarget::Auto | LogTarget::Stderr => Place::Text,
+    }
 }
 
 fn open(log: &Log) -> anyhow::Result<(Sink, Place)> {
-    let place = place(log, stderr_is_journal())?;
+    let place = place(log, stderr_is_journal());
     if place != Place::Journald {
         return Ok((on_stderr(place), place));
     }
@@ -166,12 +170,13 @@ mod tests {
 
     #[test]
     fn lines_go_to_the_journal_only_if_standard_error_does() {
-        let place = |target, json, journal| place(&log(target, json), journal).ok();
-        assert_eq!(place(LogTarget::Auto, false, true), Some(Place::Journald));
-        assert_eq!(place(LogTarget::Auto, false, false), Some(Place::Text));
-        assert_eq!(place(LogTarget::Stderr, false, true), Some(Place::Text));
-        assert_eq!(place(LogTarget::Auto, true, true), Some(Place::Json));
-        assert_eq!(place(LogTarget::Journald, true, true), None);
+        let place = |target, json, journal| place(&log(target, json), journal);
+        assert_eq!(place(LogTarget::Auto, false, true), Place::Journald);
+        assert_eq!(place(LogTarget::Auto, false, false), Place::Text);
+        assert_eq!(place(LogTarget::Stderr, false, true), Place::Text);
+        assert_eq!(place(LogTarget::Auto, true, true), Place::Json);
+        assert_eq!(place(LogTarget::Journald, true, true), Place::Json);
+        assert_eq!(place(LogTarget::Journald, false, false), Place::Journald);
     }
 
     #[test]
@@ -190,7 +195,7 @@ mod tests {
         }
         for bad in ["inof", "", "keyframed=loud", "info,keyframed=3x"] {
             let message = filter(bad, None).map(drop).unwrap_err().to_string();
-            assert!(message.starts_with("log.level: `"), "{message}");
+            assert!(message.starts_with("log.level: expected"), "{message}");
         }
     }
 
@@ -199,6 +204,6 @@ mod tests {
         assert_eq!(filter("info", Some("debug")).unwrap().to_string(), "debug");
         assert_eq!(filter("info", Some("")).unwrap().to_string(), "info");
         let message = filter("info", Some("lots")).map(drop).unwrap_err().to_string();
-        assert!(message.starts_with("RUST_LOG: `lots`"), "{message}");
+        assert!(message.starts_with("RUST_LOG: expected"), "{message}");
     }
 }

@@ -1,5 +1,6 @@
 //! Pipes with real clients and servers at their other ends: ffmpeg and gst-launch, in processes of their own.
 
+mod desktop;
 mod faults;
 mod outputs;
 mod recording;
