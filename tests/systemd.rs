@@ -1,0 +1,145 @@
+//! What systemd and its tools say of the units, users and folders.
+
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// Exposure that `systemd-analyze security` may find at most, in tenths.
+const MOST_EXPOSED: &str = "30";
+
+fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(path)
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a tool. `None`, with a word, where it is not installed.
+fn run(command: &mut Command) -> Option<Output> {
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("skipped: {}: {error}", command.get_program().display());
+            None
+        }
+    }
+}
+
+/// The unit, with the built program in the place of the installed one.
+fn built(dir: &Path, unit: &str) -> PathBuf {
+    let text = fs::read_to_string(shipped(unit)).unwrap();
+    assert!(text.contains("/usr/bin/keyframed run"), "{unit} does not run the program");
+    let copy = dir.join("keyframed.service");
+    fs::write(&copy, text.replace("/usr/bin/keyframed", env!("CARGO_BIN_EXE_keyframed"))).unwrap();
+    copy
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let dir = tempfile::tempdir().unwrap();
+    for (unit, manager) in [("keyframed.service", "--system"), ("user/keyframed.service", "--user")] {
+        let runtime = dir.path().join("runtime");
+        fs::create_dir_all(&runtime).unwrap();
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        let verify = |file: &Path| {
+            let mut command = Command::new("systemd-analyze");
+            command.args(["verify", "--man=no", "--recursive-errors=no", manager]).arg(file);
+            run(command.env("XDG_RUNTIME_DIR", &runtime))
+        };
+        let Some(output) = verify(&built(dir.path(), unit)) else { return };
+        assert!(output.status.success(), "{unit}: {}", said(&output));
+        assert!(!said(&output).contains("keyframed.service:"), "{unit}: {}", said(&output));
+        // It can fail.
+        let broken = dir.path().join("broken.service");
+        let text = fs::read_to_string(built(dir.path(), unit)).unwrap();
+        fs::write(&broken, text.replace("WatchdogSec=15", "WatchdogSec=soon")).unwrap();
+        let told = said(&verify(&broken).unwrap());
+        assert!(told.contains("Failed to parse"), "{unit}: {told}");
+    }
+}
+
+#[test]
+fn the_service_is_confined() {
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["security", "--offline=true", "--threshold", MOST_EXPOSED])
+        .arg(shipped("keyframed.service"));
+    let Some(output) = run(&mut command) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("Overall exposure level"), "{}", said(&output));
+}
+
+/// Beside cameras and graphics cards, nothing.
+#[test]
+fn only_named_devices_are_allowed() {
+    let text = fs::read_to_string(shipped("keyframed.service")).unwrap();
+    assert!(text.contains("\nDevicePolicy=closed\n"));
+    let allowed: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("DeviceAllow=")).collect();
+    assert!(allowed.contains(&"char-video4linux rw") && allowed.contains(&"char-drm rw"), "{allowed:?}");
+    assert!(allowed.iter().all(|line| line.starts_with("char-")), "{allowed:?}");
+}
+
+#[test]
+fn the_user_is_made_with_its_groups() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("etc")).unwrap();
+    let mut command = Command::new("systemd-sysusers");
+    command.arg("--root").arg(root.path()).arg(shipped("sysusers.d/keyframed.conf"));
+    let Some(output) = run(&mut command) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    let read = |name: &str| fs::read_to_string(root.path().join("etc").join(name)).unwrap();
+    let groups = read("group");
+    for group in ["video", "render"] {
+        let line = groups.lines().find(|line| line.starts_with(&format!("{group}:")));
+        assert!(line.is_some_and(|line| line.ends_with(":keyframed")), "{groups}");
+    }
+    let users = read("passwd");
+    assert!(users.starts_with("keyframed:") && users.contains(":/var/lib/keyframed:"), "{users}");
+}
+
+#[test]
+fn folders_are_made_for_the_user_alone() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("etc")).unwrap();
+    // As the running user, who may not be root.
+    let names = (whoami("-un"), whoami("-gn"));
+    let text = fs::read_to_string(shipped("tmpfiles.d/keyframed.conf")).unwrap();
+    let text = text.replace("keyframed keyframed -", &format!("{} {} -", names.0, names.1));
+    let file = root.path().join("keyframed.conf");
+    fs::write(&file, text).unwrap();
+    fs::copy("/etc/passwd", root.path().join("etc/passwd")).unwrap();
+    fs::copy("/etc/group", root.path().join("etc/group")).unwrap();
+    let mut command = Command::new("systemd-tmpfiles");
+    command.arg("--create").arg("--root").arg(root.path()).arg(&file);
+    let Some(output) = run(&mut command) else { return };
+    assert!(output.status.success(), "{}", said(&output));
+    for folder in ["", "recordings", "gallery"] {
+        let path = root.path().join("var/lib/keyframed").join(folder);
+        let mode =
+            fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode();
+        assert_eq!(mode & 0o777, 0o750, "{}", path.display());
+    }
+}
+
+fn whoami(what: &str) -> String {
+    String::from_utf8(Command::new("id").arg(what).output().unwrap().stdout).unwrap().trim().to_owned()
+}
+
+/// The options are those that v4l2loopback knows, and both files are where the guide says.
+#[test]
+fn the_guide_and_the_module_options_agree() {
+    let options = fs::read_to_string(shipped("examples/modprobe.d/keyframed.conf")).unwrap();
+    let line = options.lines().find(|line| line.starts_with("options v4l2loopback ")).unwrap();
+    for option in ["video_nr=10", "card_label=\"keyframed\"", "exclusive_caps=1"] {
+        assert!(line.contains(option), "{line}");
+    }
+    let guide =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/virtual-camera.md")).unwrap();
+    assert!(guide.contains(line), "docs/virtual-camera.md does not have: {line}");
+    let module = fs::read_to_string(shipped("examples/modules-load.d/keyframed.conf")).unwrap();
+    assert_eq!(module.lines().rfind(|line| !line.starts_with('#')), Some("v4l2loopback"));
+}
