@@ -65,7 +65,9 @@ fn systemd_understands_the_units() {
 #[test]
 fn the_service_is_confined() {
     let mut command = Command::new("systemd-analyze");
-    command.args(["security", "--offline=true", "--threshold", MOST_EXPOSED]).arg(shipped("keyframed.service"));
+    command
+        .args(["security", "--offline=true", "--threshold", MOST_EXPOSED])
+        .arg(shipped("keyframed.service"));
     let Some(output) = run(&mut command) else { return };
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("Overall exposure level"), "{}", said(&output));
@@ -117,7 +119,8 @@ fn folders_are_made_for_the_user_alone() {
     assert!(output.status.success(), "{}", said(&output));
     for folder in ["", "recordings", "gallery"] {
         let path = root.path().join("var/lib/keyframed").join(folder);
-        let mode = fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode();
+        let mode =
+            fs::metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).permissions().mode();
         assert_eq!(mode & 0o777, 0o750, "{}", path.display());
     }
 }
@@ -134,7 +137,8 @@ fn the_guide_and_the_module_options_agree() {
     for option in ["video_nr=10", "card_label=\"keyframed\"", "exclusive_caps=1"] {
         assert!(line.contains(option), "{line}");
     }
-    let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/virtual-camera.md")).unwrap();
+    let guide =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/virtual-camera.md")).unwrap();
     assert!(guide.contains(line), "docs/virtual-camera.md does not have: {line}");
     let module = fs::read_to_string(shipped("examples/modules-load.d/keyframed.conf")).unwrap();
     assert_eq!(module.lines().rfind(|line| !line.starts_with('#')), Some("v4l2loopback"));
