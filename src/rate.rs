@@ -36,7 +36,7 @@ fn lowest(num: u32, den: u32) -> (u32, u32) {
     while b != 0 {
         (a, b) = (b, a % b);
     }
-    if a == 0 { (num, den) } else { (num / a, den / a) }
+    num.checked_div(a).zip(den.checked_div(a)).unwrap_or((num, den))
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn alone() -> MutexGuard<'static, ()> {
 fn base(bench: &Bench, device: &str) -> String {
     format!(
         "[video]\nwidth = 64\nheight = 64\nframe_rate_hz = {RATE}\n\n\
-         [animation]\nmodel = {:?}\ndevice = \"{device}\"\nsteps = 1\nmax_quality = \"crossfade\"\nlatency_ms = 300\n\n\
+         [animation]\nmodel = {:?}\ndevice = \"{device}\"\nreference = \"one\"\nsteps = 1\nmax_quality = \"crossfade\"\nlatency_ms = 300\n\n\
          [gallery]\ndirectories = [{:?}]\n\n\
          [slate]\nafter_ms = 1000\n\n[log]\nlevel = \"info\"\ntarget = \"stderr\"\n\n",
         bench.model(),
@@ -374,7 +374,8 @@ fn a_service_manager_is_told() {
 #[test]
 fn clients_steer_it() {
     let (_alone, bench) = (alone(), bench());
-    let daemon = start(&bench, &(base(&bench, "cpu") + &figure()));
+    let config = base(&bench, "cpu") + &figure();
+    let daemon = start(&bench, &config);
     daemon.wait_live();
     // All or none.
     let before = daemon.call(&["params.get"]);
@@ -401,6 +402,13 @@ fn clients_steer_it() {
     assert!(daemon.refused(&["pipeline.switch", "nowhere"]).contains("figure"));
     assert_eq!(daemon.snapshot().dimensions(), (64, 64));
     assert_eq!(daemon.call(&["pipeline.list"])[0]["current"], true);
+
+    // Another canvas: everything on it begins anew.
+    daemon.rewrite(&config.replacen("width = 64", "width = 96", 1));
+    assert_eq!(daemon.call(&["reload"])["restarted"], serde_json::json!(["video", "animation"]));
+    daemon.wait_live();
+    assert_eq!(daemon.snapshot().dimensions(), (96, 64));
+    daemon.call(&["shutdown"]);
 }
 
 #[test]

@@ -182,6 +182,8 @@ pub struct Pipeline {
     pub place: Place,
     /// Its source.
     pub source: Option<At<String>>,
+    /// Whether there is one, rightly or wrongly.
+    pub has_source: bool,
     /// What differs from `[animation]`.
     pub animation: Animation,
 }
@@ -194,8 +196,8 @@ impl Pipeline {
         let animation = sub(table, "animation", &label, problems, Animation::read);
         let mut reader = Reader::new(table, &place, problems);
         let source = reader.take("source", text("name of a source"));
-        reader.finish(Self::KEYS);
-        Self { animation, source, place }
+        let has_source = !reader.finish(Self::KEYS).is_empty();
+        Self { animation, source, has_source, place }
     }
 }
 
@@ -253,7 +255,8 @@ impl File {
     /// Reads the file's text; what is wrong goes to `problems`, and what is right is returned all the same.
     pub fn read(text: &str, problems: &mut Problems) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
-        for error in &errors {
+        // The first alone: what comes after is often its consequence.
+        if let Some(error) = errors.first() {
             let line = error.span().map(|span| problems.line(&span));
             problems.add(line, format!("this is not TOML: {}", error.message()));
         }

@@ -54,7 +54,9 @@ impl Problems {
     /// All of them by line; those without one last.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        self.found.dedup();
+        // Two pipelines may inherit the same mistake.
+        let mut seen = std::collections::HashSet::new();
+        self.found.retain(|problem| seen.insert((problem.line, problem.message.clone())));
         self.found
     }
 }

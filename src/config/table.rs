@@ -37,17 +37,23 @@ pub struct Reader<'a, 'b, 'i> {
     table: &'a DeTable<'i>,
     place: &'a Place,
     problems: &'b mut Problems,
+    set: Vec<(&'static str, usize)>,
 }
 
 impl<'a, 'b, 'i> Reader<'a, 'b, 'i> {
     pub fn new(table: &'a DeTable<'i>, place: &'a Place, problems: &'b mut Problems) -> Self {
-        Self { table, place, problems }
+        Self { table, place, problems, set: Vec::new() }
     }
 
     /// The value of `key`, if it is there and right.
-    pub fn take<T>(&mut self, key: &str, take: impl Fn(&DeValue<'_>) -> Result<T, String>) -> Option<At<T>> {
+    pub fn take<T>(
+        &mut self,
+        key: &'static str,
+        take: impl Fn(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<At<T>> {
         let value = self.table.get(key)?;
         let line = self.problems.line(&value.span());
+        self.set.push((key, line));
         match take(value.get_ref()) {
             Ok(value) => Some(At { value, line }),
             Err(reason) => {
@@ -57,13 +63,14 @@ impl<'a, 'b, 'i> Reader<'a, 'b, 'i> {
         }
     }
 
-    /// Notes every key that is not among `known`.
-    pub fn finish(self, known: &[&str]) {
+    /// Notes every key that is not among `known`. Returns those that were taken, right or wrong, with their lines.
+    pub fn finish(self, known: &[&str]) -> Vec<(&'static str, usize)> {
         for (key, value) in self.table.iter().filter(|(key, _)| !known.contains(&&**key.get_ref())) {
             let line = self.problems.line(&key.span());
             let message = unknown(self.place, key.get_ref(), value, known);
             self.problems.add(line, message);
         }
+        self.set
     }
 }
 
@@ -93,6 +100,9 @@ macro_rules! table {
         pub struct $name {
             /// Where it was found.
             pub place: $crate::config::table::Place,
+            /// Keys that are set, rightly or wrongly, and their lines.
+            #[allow(dead_code, reason = "only tables with kinds ask")]
+            pub set: Vec<(&'static str, usize)>,
             $($(#[$about])* pub $key: Option<$crate::config::table::At<$type>>,)*
         }
 
@@ -108,21 +118,15 @@ macro_rules! table {
             ) -> Self {
                 let mut reader = $crate::config::table::Reader::new(table, &place, problems);
                 $(let $key = reader.take(stringify!($key), $take);)*
-                reader.finish(Self::KEYS);
-                Self { place, $($key),* }
+                let set = reader.finish(Self::KEYS);
+                Self { place, set, $($key),* }
             }
 
             /// These keys, and those of `base` where these are not set.
             #[allow(dead_code, reason = "only tables that lie over others ask")]
             pub fn or(&self, base: &Self) -> Self {
-                Self { place: self.place.clone(), $($key: self.$key.clone().or_else(|| base.$key.clone())),* }
-            }
-
-            /// Keys that are set, and their lines.
-            #[allow(dead_code, reason = "only tables with kinds ask")]
-            pub fn set(&self) -> Vec<(&'static str, usize)> {
-                let all = [$((stringify!($key), self.$key.as_ref().map(|at| at.line))),*];
-                all.into_iter().filter_map(|(key, line)| Some((key, line?))).collect()
+                let (place, set) = (self.place.clone(), self.set.clone());
+                Self { place, set, $($key: self.$key.clone().or_else(|| base.$key.clone())),* }
             }
         }
     };

@@ -60,18 +60,6 @@ struct Door {
     token: Option<Token>,
 }
 
-/// [`bind`] and [`Sockets::serve`].
-///
-/// # Errors
-/// Those of the two.
-pub async fn serve(
-    config: &Control,
-    handle: Handle,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    bind(config)?.serve(handle, shutdown).await
-}
-
 /// Listens at all endpoints of the configuration.
 ///
 /// # Errors

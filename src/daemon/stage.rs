@@ -3,7 +3,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -29,6 +32,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// The same failure is told again if it comes after the animation has run for so long.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
+/// How lcmanimate's warning about a single key frame begins.
+const KEYFRAME_FAILED: &str = "A key frame failed";
+
 /// The one animation, and what it should be.
 pub struct Stage {
     around: Surroundings,
@@ -49,6 +55,8 @@ pub struct Stage {
     hurry: Arc<Notify>,
     /// Sums of the animations before this one.
     past: Figures,
+    /// Whether one is being stopped or started just now.
+    at_work: Arc<AtomicBool>,
 }
 
 impl Stage {
@@ -74,6 +82,7 @@ impl Stage {
             warned: Vec::new(),
             hurry: Arc::new(Notify::new()),
             past: Figures::default(),
+            at_work: Arc::new(AtomicBool::new(false)),
         };
         stage.restart(Duration::ZERO);
         stage
@@ -172,7 +181,7 @@ impl Stage {
         self.feed.connect(None);
         // While one is being started its thread cannot be waited for.
         let running = self.running.take();
-        let busy = running.is_none();
+        let busy = self.at_work.load(Relaxed);
         async move {
             let Some(animation) = running else { return !busy };
             let stopped = spawn_blocking(move || animation.stop());
@@ -214,7 +223,9 @@ impl Stage {
         if self.warned.contains(&why) || self.warned.len() > 20 {
             return;
         }
-        self.events.emit(Kind::AnimationWarning, Some("animation"), why.clone());
+        let kind =
+            if why.starts_with(KEYFRAME_FAILED) { Kind::KeyframeFailed } else { Kind::AnimationWarning };
+        self.events.emit(kind, Some("animation"), why.clone());
         self.warned.push(why);
     }
 
@@ -230,10 +241,13 @@ impl Stage {
         self.since = Instant::now() + pause;
         let (generation, notes, hurry) = (self.generation, self.notes.clone(), self.hurry.clone());
         let (plan, around) = (self.wanted.clone(), self.around.clone());
+        let at_work = self.at_work.clone();
         tokio::spawn(async move {
             if let Some(old) = old {
+                at_work.store(true, Relaxed);
                 // Waits for its end, whatever that is.
                 let _ = spawn_blocking(move || old.stop()).await;
+                at_work.store(false, Relaxed);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -244,7 +258,9 @@ impl Stage {
                 // Full only if the supervisor has fallen far behind, and then it has enough to go by.
                 let _ = said.try_send(Note::Animation(generation, words));
             };
+            at_work.store(true, Relaxed);
             let started = spawn_blocking(move || Animation::start(plan, around, tell)).await;
+            at_work.store(false, Relaxed);
             let started = started.unwrap_or_else(|_| Err(anyhow::anyhow!("starting the animation panicked")));
             let _ = notes.send(Note::AnimationStarted(Box::new(started))).await;
         });

@@ -23,7 +23,7 @@ mod tests;
 pub mod timecode;
 mod transition;
 
-pub use element::require;
 pub use output_pipe::OutputPipe;
+pub use outputs::v4l2;
 pub use pipe::{PipeChange, PipeEvent, PipeStatus};
 pub use source_pipe::SourcePipe;

@@ -225,6 +225,12 @@ impl OutputRole {
         }
     }
 
+    /// Whether it takes no frames while nobody looks: PipeWire gives its buffers to readers and gets them back. The
+    /// camera is there all the same, and must not come and go.
+    fn waits_for_readers(&self) -> bool {
+        matches!(self.output.kind, OutputKind::Pipewire { .. })
+    }
+
     fn appsrc(&self, passed: Arc<AtomicU64>) -> anyhow::Result<gst_app::AppSrc> {
         let appsrc = gst_app::AppSrc::builder()
             .name("frames")
@@ -269,7 +275,24 @@ impl Role for OutputRole {
     }
 
     fn is_running(&self, pipeline: &gst::Pipeline) -> bool {
-        self.progress.passed > 0 && pipeline.current_state() == gst::State::Playing
+        let state = pipeline.current_state();
+        if self.waits_for_readers() {
+            return state >= gst::State::Paused && self.progress.pushed > 0;
+        }
+        self.progress.passed > 0 && state == gst::State::Playing
+    }
+
+    fn settle(&self, again: bool) -> Duration {
+        match self.output.kind {
+            // Whether there is room on the disk is seen when the first fragments are written.
+            OutputKind::Recording { .. } if again => Duration::from_secs(3),
+            // They begin to connect when the first frame comes.
+            OutputKind::SrtCaller { .. } | OutputKind::Rtmp { .. } | OutputKind::Rtsp { .. } => {
+                Duration::from_secs(1)
+            }
+            _ if again => Duration::from_secs(1),
+            _ => Duration::ZERO,
+        }
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {
@@ -280,7 +303,7 @@ impl Role for OutputRole {
         };
         let last = self.progress;
         // With no frames to take, nothing has stalled.
-        if passed > last.passed || pushed == last.pushed {
+        if passed > last.passed || pushed == last.pushed || self.waits_for_readers() {
             self.progress = Progress { passed, pushed, since: Some(now) };
             return None;
         }
@@ -289,6 +312,13 @@ impl Role for OutputRole {
     }
 
     fn finish(&mut self) -> bool {
+        if matches!(
+            self.output.kind,
+            OutputKind::Pipewire { .. } | OutputKind::V4l2 { .. } | OutputKind::Window
+        ) {
+            // Nothing is left behind that could be whole or not.
+            return false;
+        }
         let feed = lock(&self.feed);
         feed.entry.as_ref().is_some_and(|entry| entry.pushed > 0 && entry.appsrc.end_of_stream().is_ok())
     }

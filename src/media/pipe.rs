@@ -194,6 +194,10 @@ pub trait Role: Send + 'static {
     /// Whether frames flow.
     fn is_running(&self, pipeline: &gst::Pipeline) -> bool;
 
+    /// How long frames must flow until the pipe counts as running; `again`: after a failure. What fails soon after
+    /// each start, such as a recording on a full disk, shall not come and go for ever.
+    fn settle(&self, again: bool) -> Duration;
+
     /// Looks for silence and stalls. `Some`: this attempt is over.
     fn check(&mut self, now: Instant) -> Option<End>;
 
@@ -240,22 +244,22 @@ impl<R: Role> Runner<R> {
     /// Whether everything is closed.
     fn run(mut self) -> bool {
         while self.shared.stop_requested().is_none() {
+            self.wait_until_closed();
             let started = Instant::now();
             let end = self.attempt();
             let pause = match end {
                 End::Stop => break,
+                End::Again => continue,
                 End::Over => {
                     self.shared.tell(PipeChange::Eos);
                     Duration::MAX
                 }
-                End::Again => Duration::ZERO,
                 End::Retry(change) => {
                     self.shared.tell(change);
                     self.backoff.after(started.elapsed())
                 }
             };
             self.shared.pause(pause);
-            self.wait_until_closed();
             self.shared.restarts.fetch_add(1, Relaxed);
         }
         self.blocked.is_none()
@@ -283,6 +287,8 @@ impl<R: Role> Runner<R> {
 
     fn watch(&mut self, pipeline: &gst::Pipeline, mut opening: Transition) -> (End, Transition) {
         let Some(bus) = pipeline.bus() else { return (failed("a pipeline without a bus".into()), opening) };
+        let settle = self.role.settle(self.shared.state().1.is_some());
+        let mut flows: Option<Instant> = None;
         let mut running = false;
         let mut missing = None;
         loop {
@@ -296,8 +302,10 @@ impl<R: Role> Runner<R> {
                 None => None,
             };
             if !running && end.is_none() && self.role.is_running(pipeline) {
-                running = true;
-                self.shared.tell(PipeChange::Running);
+                running = flows.get_or_insert_with(Instant::now).elapsed() >= settle;
+                if running {
+                    self.shared.tell(PipeChange::Running);
+                }
             }
             if let Some(end) = end.or_else(|| self.role.check(Instant::now())) {
                 return (end, opening);

@@ -52,7 +52,7 @@ pub fn required_elements(kind: &SourceKind) -> &'static [&'static str] {
         SourceKind::TestFigure { .. } => &["denseposetestsrc"],
         SourceKind::V4l2 { .. } => &["v4l2src", "decodebin"],
         SourceKind::Shm { .. } => &["shmsrc"],
-        SourceKind::Pipewire { .. } => &["pipewiresrc", "decodebin"],
+        SourceKind::Pipewire { .. } => &["pipewiresrc"],
         SourceKind::Fragment { .. } => &["decodebin"],
         SourceKind::Rtsp { .. } => &["rtspsrc", "decodebin"],
         SourceKind::SrtListener { .. } | SourceKind::SrtCaller { .. } => &["srtsrc", "decodebin"],

@@ -132,10 +132,9 @@ impl SourceRole {
     /// without a pause.
     fn begin(&mut self, pipeline: &gst::Pipeline) -> Option<End> {
         if !std::mem::replace(&mut self.begun, true) {
-            // Not every container knows segments; others come to their end, and are wound back then.
             let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT;
-            if pipeline.seek_simple(flags, gst::ClockTime::ZERO).is_err() {
-                tracing::debug!("{}: repeats with a pause", self.shared.name);
+            if knows_segments(pipeline) && pipeline.seek_simple(flags, gst::ClockTime::ZERO).is_err() {
+                tracing::debug!("{}: cannot be wound back, is opened again instead", self.shared.name);
             }
             if pipeline.set_state(gst::State::Playing).is_err() {
                 return Some(End::Retry(PipeChange::Failed("it does not play".into())));
@@ -144,15 +143,28 @@ impl SourceRole {
         None
     }
 
-    /// The file is over; plays it again.
-    fn repeat(&mut self, pipeline: &gst::Pipeline, flags: gst::SeekFlags) -> Option<End> {
+    /// The file is over; plays it again, from the start or by opening it again.
+    fn repeat(&mut self, pipeline: &gst::Pipeline, message: gst::MessageType) -> Option<End> {
         let took = std::mem::replace(&mut self.played, Instant::now()).elapsed();
         if took < SHORTEST_FILE {
             let reason = "the file holds no video, or a single picture";
             return Some(End::Retry(PipeChange::Failed(reason.into())));
         }
-        pipeline.seek_simple(flags, gst::ClockTime::ZERO).is_err().then_some(End::Again)
+        let goes_on = message == gst::MessageType::SegmentDone
+            && pipeline.seek_simple(gst::SeekFlags::SEGMENT, gst::ClockTime::ZERO).is_ok();
+        (!goes_on).then_some(End::Again)
     }
+}
+
+/// Whether the file's demultiplexer ends a segment with a message, so that the next one follows without a pause. With
+/// others (MPEG-TS, streams without a container) such a seek ends nowhere.
+fn knows_segments(pipeline: &gst::Pipeline) -> bool {
+    let demuxers = ["qtdemux", "matroskademux", "avidemux"];
+    pipeline
+        .iterate_recurse()
+        .into_iter()
+        .flatten()
+        .any(|element| element.factory().is_some_and(|factory| demuxers.contains(&factory.name().as_str())))
 }
 
 impl Role for SourceRole {
@@ -183,9 +195,9 @@ impl Role for SourceRole {
     fn message(&mut self, pipeline: &gst::Pipeline, message: &gst::Message) -> Option<End> {
         match (message.type_(), &self.source.kind) {
             (gst::MessageType::AsyncDone, SourceKind::File { repeat: true, .. }) => self.begin(pipeline),
-            (gst::MessageType::SegmentDone, _) => self.repeat(pipeline, gst::SeekFlags::SEGMENT),
+            (gst::MessageType::SegmentDone, _) => self.repeat(pipeline, message.type_()),
             (gst::MessageType::Eos, SourceKind::File { repeat: true, .. }) => {
-                self.repeat(pipeline, gst::SeekFlags::FLUSH)
+                self.repeat(pipeline, message.type_())
             }
             (gst::MessageType::Eos, SourceKind::File { repeat: false, .. }) => Some(End::Over),
             (gst::MessageType::Eos, _) => Some(End::Retry(PipeChange::Failed("the stream ended".into()))),
@@ -195,6 +207,10 @@ impl Role for SourceRole {
 
     fn is_running(&self, _: &gst::Pipeline) -> bool {
         lock(&self.last).is_some()
+    }
+
+    fn settle(&self, _again: bool) -> Duration {
+        Duration::ZERO
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {

@@ -69,14 +69,6 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<Exporter> {
 }
 
 impl Exporter {
-    /// Address, with the port that the system chose for port 0.
-    ///
-    /// # Errors
-    /// The system does not know it.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
     /// Serves scrapers until `shutdown`.
     ///
     /// # Errors
@@ -191,7 +183,10 @@ fn describe() {
     }
     let seconds = [
         ("keyframed_uptime_seconds", "Time since the daemon's start"),
-        ("keyframed_latency_seconds", "From a pose's arrival to the output frame that shows it, by quantile"),
+        (
+            "keyframed_latency_seconds",
+            "From a pose's arrival to the output frame that shows it, by percentile",
+        ),
         ("keyframed_generate_seconds", "Time that the last key frame took"),
         ("keyframed_queue_age_seconds", "Age of the oldest frame waiting, by queue"),
     ];
@@ -243,8 +238,9 @@ fn record_stats(s: &Stats) {
     gauge!("keyframed_generate_seconds").set(s.generate_ms / 1e3);
     one_of("keyframed_rung", "rung", &["film", "warp", "crossfade", "repeat"], &s.rung);
     if let Some(latency) = s.latency_ms {
-        for (quantile, ms) in [("0.5", latency.p50), ("0.95", latency.p95), ("0.99", latency.p99)] {
-            gauge!("keyframed_latency_seconds", "quantile" => quantile).set(ms / 1e3);
+        // Not `quantile`: that label belongs to summaries.
+        for (percentile, ms) in [("50", latency.p50), ("95", latency.p95), ("99", latency.p99)] {
+            gauge!("keyframed_latency_seconds", "percentile" => percentile).set(ms / 1e3);
         }
     }
     for (queue, frames) in &s.queue_frames {

@@ -50,6 +50,8 @@ impl Daemon {
             .arg(&file)
             .env("XDG_RUNTIME_DIR", runtime)
             .env("HOME", dir)
+            // On a busy machine libtorch's threads wait for each other twenty times longer than they compute.
+            .env("OMP_NUM_THREADS", "1")
             .envs(environment.iter().copied())
             // GStreamer's own sinks warn; that is no reason to end.
             .env_remove("G_DEBUG")
@@ -150,8 +152,14 @@ impl Daemon {
     /// Asks it to end and waits until it has; returns how long that took.
     #[track_caller]
     pub fn stop(&mut self) -> Duration {
-        let started = Instant::now();
         self.signal(libc::SIGTERM);
+        self.wait_end()
+    }
+
+    /// Waits until it has ended in an orderly way; returns how long that took.
+    #[track_caller]
+    pub fn wait_end(&mut self) -> Duration {
+        let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -159,9 +167,8 @@ impl Daemon {
             assert!(started.elapsed() < PATIENCE, "it does not end\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         };
-        let took = started.elapsed();
         assert!(status.success(), "{status}\n{}", self.log());
-        took
+        started.elapsed()
     }
 }
 

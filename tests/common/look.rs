@@ -4,17 +4,43 @@ use std::path::Path;
 
 use image::{RgbImage, imageops};
 
+/// Wants moving pictures, and of what was shown meanwhile. Few of them may have passed unseen.
+#[track_caller]
+pub fn judge(name: &str, pictures: &[RgbImage], shown: &[RgbImage]) {
+    let row = |pictures: &[RgbImage]| {
+        let step = pictures.len().div_ceil(10).max(1);
+        pictures.iter().step_by(step).cloned().collect()
+    };
+    save_sheet(name, &[row(shown), row(pictures)]);
+    let moved = pictures.windows(2).filter(|pair| difference(&pair[0], &pair[1]) > 0.5).count();
+    assert!(moved * 20 > pictures.len(), "{name}: only {moved} of {} pictures moved", pictures.len());
+    let album = Album::new(shown);
+    let mut likeness: Vec<_> = pictures.iter().map(|picture| album.likeness(picture)).collect();
+    likeness.sort_unstable_by(f64::total_cmp);
+    let (worst, most) = (likeness[0], likeness[likeness.len() / 10]);
+    assert!(most > 0.8, "{name}: only {most:.2} like anything that was shown, the worst {worst:.2}");
+    // None of them would be taken for another avatar.
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mini/avatars/mara.png");
+    let strange = album.likeness(&image::open(other).unwrap().to_rgb8());
+    assert!(strange < 0.5, "{name}: another avatar is {strange:.2} like what was shown");
+    eprintln!(
+        "{name}: {} pictures, {moved} moved; {most:.2} like what was shown, the worst {worst:.2}, another avatar \
+         {strange:.2}",
+        pictures.len()
+    );
+}
+
 /// Side of the copies that are compared: what a codec changes is gone at that size, what is in the picture is not.
 const SIDE: u32 = 48;
 
 /// Pictures that were shown, to tell others by. What they all have in common, such as the background, does not count.
-pub struct Album {
+struct Album {
     mean: Vec<f64>,
     pictures: Vec<Vec<f64>>,
 }
 
 impl Album {
-    pub fn new(shown: &[RgbImage]) -> Self {
+    fn new(shown: &[RgbImage]) -> Self {
         let small: Vec<_> = shown.iter().map(small).collect();
         let mean = (0..small[0].len())
             .map(|n| small.iter().map(|picture| picture[n]).sum::<f64>() / small.len() as f64)
@@ -25,7 +51,7 @@ impl Album {
     }
 
     /// How like one of them a picture is, whatever its size: 1 the same, 0 nothing in common.
-    pub fn likeness(&self, picture: &RgbImage) -> f64 {
+    fn likeness(&self, picture: &RgbImage) -> f64 {
         let picture = self.apart(small(picture));
         self.pictures.iter().map(|shown| correlation(&picture, shown)).fold(-1., f64::max)
     }
@@ -46,7 +72,7 @@ fn correlation(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Mean difference of two pictures of the same size, in levels of 255.
-pub fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
+fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     let pairs = a.as_raw().iter().zip(b.as_raw());
     pairs.map(|(x, y)| f64::from(x.abs_diff(*y))).sum::<f64>() / a.as_raw().len() as f64
 }
@@ -71,8 +97,8 @@ fn sheet(path: &Path, rows: &[Vec<RgbImage>]) {
 }
 
 /// Leaves a sheet in the folder that `KEYFRAMED_SHEETS` names, if it names one.
-pub fn save_sheet(name: &str, rows: &[Vec<RgbImage>]) {
+fn save_sheet(name: &str, rows: &[Vec<RgbImage>]) {
     if let Some(folder) = std::env::var_os("KEYFRAMED_SHEETS") {
-        sheet(&Path::new(&folder).join(name).with_extension("png"), rows);
+        sheet(&Path::new(&folder).join(format!("{name}.png")), rows);
     }
 }

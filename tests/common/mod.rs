@@ -150,7 +150,7 @@ pub fn fail(command: &mut Command) -> String {
     errors[0].to_owned()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

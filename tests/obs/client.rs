@@ -49,9 +49,9 @@ impl Client {
         (answer["d"]["requestStatus"].take(), answer["d"]["responseData"].take())
     }
 
-    /// What a source shows now; `None` while it has no picture yet.
+    /// What a source shows now, as PNG; `None` while it has no picture yet.
     #[track_caller]
-    pub fn screenshot(&mut self, source: &str) -> Option<image::RgbImage> {
+    pub fn screenshot(&mut self, source: &str) -> Option<Vec<u8>> {
         let (status, data) =
             self.try_request("GetSourceScreenshot", json!({ "sourceName": source, "imageFormat": "png" }));
         // 702: a source without size, so without picture.
@@ -60,7 +60,7 @@ impl Client {
         }
         assert_eq!(status["result"], true, "{status}");
         let (_, png) = data["imageData"].as_str().unwrap().split_once("base64,").unwrap();
-        Some(image::load_from_memory(&glib::base64_decode(png)).unwrap().to_rgb8())
+        Some(glib::base64_decode(png))
     }
 
     /// Adds a Media Source to the scene, in its own place, with these settings of its dialogue.
@@ -73,8 +73,8 @@ impl Client {
         });
         let item = self.request("CreateInput", input)["sceneItemId"].take();
         let transform = json!({
-            "positionX": 20 + 420 * place, "positionY": 160,
-            "boundsType": "OBS_BOUNDS_SCALE_INNER", "boundsWidth": 400, "boundsHeight": 400,
+            "positionX": 320 * place, "positionY": 20,
+            "boundsType": "OBS_BOUNDS_SCALE_INNER", "boundsWidth": 320, "boundsHeight": 320,
         });
         let place = json!({ "sceneName": "Scene", "sceneItemId": item, "sceneItemTransform": transform });
         self.request("SetSceneItemTransform", place);

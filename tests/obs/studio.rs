@@ -41,10 +41,10 @@ const PROFILE: &str = "\
 Name=keyframed
 
 [Video]
-BaseCX=1280
-BaseCY=720
-OutputCX=1280
-OutputCY=720
+BaseCX=960
+BaseCY=360
+OutputCX=960
+OutputCY=360
 FPSCommon=30
 ";
 
@@ -139,7 +139,7 @@ fn configure(home: &Path, port: u16) {
 /// A screen without a monitor, and its name.
 fn screen() -> (Child, String) {
     let mut screen = Command::new("Xvfb")
-        .args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"])
+        .args(["-displayfd", "1", "-screen", "0", "1100x760x24", "-nolisten", "tcp"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

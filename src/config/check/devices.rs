@@ -2,15 +2,15 @@
 
 use std::{
     env, fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use super::{Findings, may_make};
-use crate::config::resolved::{Config, OutputKind, SourceKind};
+use crate::{
+    config::resolved::{Config, OutputKind, SourceKind},
+    media::v4l2,
+};
 
-/// Major number of Video4Linux devices.
-const VIDEO4LINUX: u32 = 81;
 /// Free space below which a recording is warned about, bytes.
 const LITTLE: u64 = 1 << 30;
 
@@ -69,7 +69,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
                 findings.warning(format!("[sources.{name}] device"), message);
             }
             SourceKind::V4l2 { device, .. } => {
-                video_device(device, format!("[sources.{name}] device"), findings)
+                if let Err(error) = v4l2::query(device) {
+                    findings.error(format!("[sources.{name}] device"), format!("{error:#}"));
+                }
             }
             SourceKind::Pipewire { .. } => pipewire(format!("[sources.{name}] kind"), findings),
             SourceKind::Shm { socket, .. } if !socket.exists() => {
@@ -86,7 +88,11 @@ pub fn check(config: &Config, findings: &mut Findings) {
                 let message = format!("there is no {device}: load v4l2loopback (docs/virtual-camera.md)");
                 findings.error(format!("[outputs.{name}] device"), message);
             }
-            OutputKind::V4l2 { device } => video_device(device, format!("[outputs.{name}] device"), findings),
+            OutputKind::V4l2 { device } => {
+                if let Err(error) = v4l2::output(device) {
+                    findings.error(format!("[outputs.{name}] device"), format!("{error:#}"));
+                }
+            }
             OutputKind::Pipewire { .. } => pipewire(format!("[outputs.{name}] kind"), findings),
             OutputKind::Window if !has_desktop() => {
                 let message = "a window needs a desktop: neither WAYLAND_DISPLAY nor DISPLAY is set";
@@ -94,19 +100,6 @@ pub fn check(config: &Config, findings: &mut Findings) {
             }
             _ => {}
         }
-    }
-}
-
-fn video_device(device: &Path, part: String, findings: &mut Findings) {
-    let shown = device.display();
-    let is_video = fs::metadata(device)
-        .is_ok_and(|m| m.file_type().is_char_device() && rustix::fs::major(m.rdev()) == VIDEO4LINUX);
-    if !is_video {
-        return findings.error(part, format!("{shown} is not a Video4Linux device"));
-    }
-    let open = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(device);
-    if let Err(error) = open {
-        findings.error(part, format!("{shown} cannot be opened: {error} (is the user in the group video?)"));
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use super::Findings;
 use crate::{
     config::resolved::{Config, Output, OutputKind, Source, SourceKind, Video},
-    media::{self, output, source},
+    media::{element, output, source},
 };
 
 /// Elements that every run needs.
@@ -14,7 +14,7 @@ const ALWAYS: &[&str] = &["appsrc", "appsink", "avataranimate", "videoconvert", 
 
 /// Builds what can be built without touching a device.
 pub fn check(config: &Config, findings: &mut Findings) {
-    let ready = crate::cli::init_gstreamer().and_then(|()| media::require(ALWAYS));
+    let ready = crate::cli::init_gstreamer().and_then(|()| element::require(ALWAYS));
     if let Err(error) = ready {
         return findings.error("GStreamer", format!("{error:#}"));
     }
@@ -43,9 +43,9 @@ fn key(fragment: bool) -> &'static str {
 
 fn of_source(name: &str, source: &Source) -> anyhow::Result<()> {
     match &source.kind {
-        // Building it opens the device or the file, which are looked at elsewhere.
-        kind @ (SourceKind::V4l2 { .. } | SourceKind::File { .. }) => {
-            media::require(source::required_elements(kind))
+        // Building it looks at the device, file or socket, which is done elsewhere.
+        kind @ (SourceKind::V4l2 { .. } | SourceKind::File { .. } | SourceKind::Shm { .. }) => {
+            element::require(source::required_elements(kind))
         }
         kind => source::build(name, kind).map(drop),
     }
@@ -53,10 +53,13 @@ fn of_source(name: &str, source: &Source) -> anyhow::Result<()> {
 
 fn of_output(name: &str, output: &Output, video: Video) -> anyhow::Result<()> {
     match &output.kind {
-        OutputKind::V4l2 { .. } => media::require(&output::required_elements(&output.kind)),
+        // Likewise; and a running daemon has its socket itself.
+        kind @ (OutputKind::V4l2 { .. } | OutputKind::Shm { .. }) => {
+            element::require(&output::required_elements(kind))
+        }
         // Building it makes the folder.
         OutputKind::Recording { directory, .. } if !directory.is_dir() => {
-            media::require(&output::required_elements(&output.kind))
+            element::require(&output::required_elements(&output.kind))
         }
         _ => output::build(name, output, video).map(drop).context("it cannot be built"),
     }

@@ -12,13 +12,7 @@ use keyframed_models::ModelDir;
 use super::Context;
 use crate::{
     animate::EMBEDDED_MODEL,
-    config::{
-        file,
-        kinds::get,
-        picture,
-        resolved::Animation,
-        table::{At, Place},
-    },
+    config::{file, kinds::get, picture, resolved::Animation, table::At},
 };
 
 /// How far the output stays behind the poses, unless the file says: covers the default window at 25 frames a second.
@@ -76,7 +70,7 @@ impl Models {
             Ok(model) => Some(model),
             Err(error) => {
                 let line = keys.model.as_ref().map(|at| at.line);
-                let message = format!("{}: {error}", label(&keys.place).of("model"));
+                let message = format!("{}: {error}", place_of(keys, "model"));
                 context.problems.add(line, message);
                 None
             }
@@ -85,10 +79,13 @@ impl Models {
     }
 }
 
-/// Keys may come from `[animation]` though the table is that of a pipeline, or not be in the file at all.
-fn label(place: &Place) -> Place {
-    let label = if place.label.is_empty() { "[animation]" } else { &place.label };
-    Place { label: label.into(), line: place.line }
+/// Begins a message about `key`, which may come from `[animation]` though the table is a pipeline's.
+fn place_of(keys: &file::Animation, key: &str) -> String {
+    if keys.set.iter().any(|(set, _)| *set == key) {
+        keys.place.of(key)
+    } else {
+        format!("[animation] {key}")
+    }
 }
 
 fn reference(
@@ -110,7 +107,7 @@ fn reference(
     let places = if gallery.is_empty() { "" } else { "the gallery, " };
     let message = format!(
         "{}: there is no picture {:?} in {places}among the model's avatars ({names}) or at {}",
-        label(&keys.place).of("reference"),
+        place_of(keys, "reference"),
         named.value,
         path.display()
     );

@@ -101,8 +101,19 @@ fn token(table: &file::Control, context: &mut Context<'_>) -> Option<Token> {
 }
 
 /// Address of the Prometheus endpoint. It has no password: that others may read it must be said.
-pub fn metrics(table: &file::Metrics, context: &mut Context<'_>) -> Option<SocketAddr> {
+pub fn metrics(
+    table: &file::Metrics,
+    control: &file::Control,
+    context: &mut Context<'_>,
+) -> Option<SocketAddr> {
     let listen = table.listen.as_ref()?;
+    let others = [("tcp", &control.tcp), ("telemetry_tcp", &control.telemetry_tcp)];
+    for (key, other) in others {
+        if other.as_ref().is_some_and(|other| other.value == listen.value) {
+            let message = format!("[metrics] listen: {} is taken by [control] {key} already", listen.value);
+            context.problems.add(listen.line, message);
+        }
+    }
     if !listen.value.ip().is_loopback() && !get(&table.allow_remote).unwrap_or(false) {
         let message = format!(
             "[metrics] listen: anyone who reaches {} could read it: say `allow_remote = true` if that is meant",

@@ -117,6 +117,7 @@ impl Context<'_> {
 /// Resolves a file. The result counts only if no problem was noted.
 pub fn resolve(file: &File, path: Option<&Path>, context: &mut Context<'_>) -> Config {
     let sources = sources::all(&file.sources, context);
+    let outputs = outputs::all(&file.outputs, &sources, context);
     let gallery = gallery(file, context);
     let pipelines = pipelines(file, &sources, &gallery, context);
     let pipeline = first(file, &pipelines, context);
@@ -132,9 +133,9 @@ pub fn resolve(file: &File, path: Option<&Path>, context: &mut Context<'_>) -> C
             picture: slate_picture(file, context),
             after: get(&file.slate.after_ms).unwrap_or(SLATE_AFTER),
         },
-        outputs: outputs::all(&file.outputs, context),
+        outputs,
         control: control::control(&file.control, context),
-        metrics: control::metrics(&file.metrics, context),
+        metrics: control::metrics(&file.metrics, &file.control, context),
         log: log(file, context),
         sources,
         pipelines,
@@ -203,7 +204,9 @@ fn source_of(
     context: &mut Context<'_>,
 ) -> Option<String> {
     let Some(source) = &pipeline.source else {
-        context.problems.add(pipeline.place.line, format!("{} needs `source`", pipeline.place.label));
+        if !pipeline.has_source {
+            context.problems.add(pipeline.place.line, format!("{} needs `source`", pipeline.place.label));
+        }
         return None;
     };
     // One that is wrong itself is there all the same.

@@ -28,7 +28,7 @@ pub fn all(sources: &BTreeMap<String, file::Source>, context: &mut Context<'_>) 
 
 fn source(table: &file::Source, context: &mut Context<'_>) -> Option<Source> {
     let retry = context.retry(&table.place, &table.retry_min_ms, &table.retry_max_ms);
-    let kind = kind(SOURCES, ANY_SOURCE, &table.kind, &table.place, &table.set(), context)?;
+    let kind = kind(SOURCES, ANY_SOURCE, &table.kind, &table.place, &table.set, context)?;
     let kind = (kind.build)(table, context)?;
     Some(Source { kind, timeout: get(&table.timeout_ms).unwrap_or(TIMEOUT), retry })
 }
@@ -44,8 +44,10 @@ pub fn kind<T, R>(
 ) -> Option<&'static Kind<T, R>> {
     let names: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
     let Some(named) = named else {
-        let message = format!("{} needs `kind`: one of {}", place.label, names.join(", "));
-        context.problems.add(place.line, message);
+        if !set.iter().any(|(key, _)| *key == "kind") {
+            let message = format!("{} needs `kind`: one of {}", place.label, names.join(", "));
+            context.problems.add(place.line, message);
+        }
         return None;
     };
     let Some(kind) = kinds.iter().find(|kind| kind.name == named.value) else {

@@ -155,6 +155,12 @@ fn what_points_nowhere_is_told_with_what_there_is() {
     wrong("pipeline = 'nobody'", &[(1, "there is no pipeline \"nobody\"; there are figure")]);
     wrong("[animation]\nmodel = 'nobody'", &[(2, "[animation] model: no model `nobody`")]);
     wrong("[animation]\nmodel = './none'", &[(2, "/etc/k/./none/model.toml")]);
+    let pipelines =
+        "[pipelines.figure]\nsource = 'figure'\n[pipelines.b]\nsource = 'figure'\nanimation.steps = 1\n";
+    wrong(
+        &format!("pipeline = 'b'\n{pipelines}[animation]\nreference = 'nobody'"),
+        &[(8, "[animation] reference: there is no picture \"nobody\"")],
+    );
     wrong("[gallery]\ndirectories = ['none']", &[(2, "there is no folder /etc/k/none")]);
     wrong("[slate]\npicture = 'none.png'", &[(2, "there is no file /etc/k/none.png")]);
     wrong("[slate]\npicture = '~bob/none.png'", &[(2, "only ~ alone stands for a home folder")]);
@@ -177,6 +183,14 @@ fn two_outputs_do_not_share_what_only_one_can_have() {
     ] {
         wrong(&two(keys), &[(4, "is taken by [outputs.a] already")]);
     }
+    let source = "[sources.a]\nkind = 'udp'\nport = 5000\n";
+    for output in ["kind = 'udp'\nport = 5000", "kind = 'srt-listener'\nport = 5000"] {
+        wrong(&format!("{source}[outputs.b]\n{output}"), &[(4, "is taken by [sources.a] already")]);
+    }
+    wrong(
+        "[control]\ntcp = '127.0.0.1:5555'\n[metrics]\nlisten = '127.0.0.1:5555'",
+        &[(4, "is taken by [control] tcp already")],
+    );
     good(&two("kind = 'recording'\ndirectory = '/tmp'"));
 }
 

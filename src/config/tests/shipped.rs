@@ -49,7 +49,10 @@ fn every_example_holds() {
             text = text.replace(&lines.text, &enabled(&lines.text));
         }
         let config = parse_in(&dir, &text).unwrap_or_else(|error| panic!("{}: {error}", section.name));
-        assert_ne!(config, parse_in(&dir, DEFAULT).unwrap(), "{} changes nothing", section.name);
+        // The pipeline that is there anyway, by name.
+        if section.name != "pipelines.figure" {
+            assert_ne!(config, parse_in(&dir, DEFAULT).unwrap(), "{} changes nothing", section.name);
+        }
     }
 }
 

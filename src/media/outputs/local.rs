@@ -75,6 +75,10 @@ fn remove_stale(socket: &Path) -> anyhow::Result<()> {
 
 /// A window on the desktop.
 pub fn window() -> Elements {
+    // Without one, autovideosink shows its frames to nobody.
+    if ["DISPLAY", "WAYLAND_DISPLAY"].iter().all(|name| std::env::var_os(name).is_none()) {
+        bail!("there is no desktop to show a window on: neither DISPLAY nor WAYLAND_DISPLAY is set");
+    }
     Ok(vec![make_with("autovideosink", &[("sync", "false")])?])
 }
 

@@ -61,6 +61,8 @@ fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result
             ("wait-for-connection", "false"),
             // The pipe sees failures and opens it again.
             ("auto-reconnect", "false"),
+            // What closing may have to wait for, milliseconds.
+            ("poll-timeout", "100"),
             ("sync", "false"),
         ],
     )?;

@@ -9,7 +9,7 @@ use keyframed_engine::Rate;
 use super::decode::{decoded, decoder, show};
 use crate::{
     config::resolved::Capture,
-    media::element::{filter, fraction, make_with, set},
+    media::element::{filter, fraction, make, make_with, set},
 };
 
 type Built = anyhow::Result<gst::Bin>;
@@ -62,6 +62,7 @@ pub fn shm(socket: &Path, width: u32, height: u32, rate: Rate) -> Built {
     let capture = Capture { width: Some(width), height: Some(height), rate: Some(rate) };
     let mut format = wanted("video/x-raw", capture);
     format.set("format", "RGB");
+    format.set("pixel-aspect-ratio", gst::Fraction::new(1, 1));
     let filter = filter(&gst::Caps::from(format))?;
     let bin = gst::Bin::new();
     bin.add_many([&source, &filter])?;
@@ -70,13 +71,19 @@ pub fn shm(socket: &Path, width: u32, height: u32, rate: Rate) -> Built {
     Ok(bin)
 }
 
-/// A PipeWire node.
+/// A PipeWire node that gives raw video. What it would decode first is not asked for: a camera that offers both shall
+/// not choose.
 pub fn pipewire(name: &str, target: Option<&str>) -> Built {
     let source = make_with("pipewiresrc", &[("client-name", &format!("keyframed {name}"))])?;
     if let Some(target) = target {
         set(&source, "target-object", target)?;
     }
-    decoded(&[source])
+    let convert = make("videoconvert")?;
+    let bin = gst::Bin::new();
+    bin.add_many([&source, &convert])?;
+    source.link(&convert)?;
+    show(&bin, &convert)?;
+    Ok(bin)
 }
 
 /// Whatever the user wrote, decoded if need be.

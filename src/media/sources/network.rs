@@ -67,6 +67,8 @@ fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result
             ("latency", &millis(latency)),
             // The pipe sees failures and opens it again.
             ("auto-reconnect", "false"),
+            // What closing may have to wait for, milliseconds.
+            ("poll-timeout", "100"),
         ],
     )?;
     if let Some(passphrase) = passphrase {

@@ -1,5 +1,6 @@
 //! Pipes with real clients and servers at their other ends: ffmpeg and gst-launch, in processes of their own.
 
+mod desktop;
 mod faults;
 mod outputs;
 mod recording;
@@ -7,7 +8,8 @@ mod sources;
 
 use std::{
     io::{BufRead as _, BufReader},
-    net::{TcpListener, UdpSocket},
+    net::{TcpListener, TcpStream, UdpSocket},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, Once,
@@ -293,6 +295,28 @@ pub fn rtsp_server(mode: &str, line: &str) -> Option<(Process, u16)> {
             None
         }
     }
+}
+
+/// nginx as an RTMP server, application `live`; `None`, with the reason printed, where it is not installed.
+pub fn rtmp_server(directory: &Path) -> Option<(Process, u16)> {
+    let module = Path::new("/usr/lib/nginx/modules/ngx_rtmp_module.so");
+    if !module.exists() {
+        eprintln!("skipped: nginx and libnginx-mod-rtmp are not installed");
+        return None;
+    }
+    let port = tcp_port();
+    let configuration = directory.join("nginx.conf");
+    let text = format!(
+        "load_module {};\ndaemon off;\nmaster_process off;\npid {}/pid;\nerror_log stderr;\nevents {{}}\n\
+         rtmp {{ server {{ listen 127.0.0.1:{port}; application live {{ live on; }} }} }}\n",
+        module.display(),
+        directory.display()
+    );
+    std::fs::write(&configuration, text).unwrap();
+    let [prefix, configuration] = [directory, &configuration].map(|path| path.to_str().unwrap());
+    let server = Process::start("/usr/sbin/nginx", &["-p", prefix, "-c", configuration]);
+    eventually("nginx", || TcpStream::connect(("127.0.0.1", port)).ok());
+    Some((server, port))
 }
 
 pub fn tcp_port() -> u16 {

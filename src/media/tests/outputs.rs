@@ -68,15 +68,15 @@ fn srt_listener_with_passphrase() {
     let kind = OutputKind::SrtListener {
         address: localhost(port),
         latency: NO_LATENCY,
-        passphrase: Some("correct horse battery".into()),
+        passphrase: Some("correct-horse-battery".into()),
     };
     let url = |passphrase: &str| {
         format!("srt://127.0.0.1:{port}?mode=caller&passphrase={passphrase}&timeout=3000000")
     };
     let mut fed = Fed::start(&output(kind));
     fed.events.running();
-    assert!(ffmpeg(&["-f", "mpegts", "-i", &url("wrong%20horse%20battery")], 1).is_none());
-    eventually("ffmpeg", || ffmpeg(&["-f", "mpegts", "-i", &url("correct%20horse%20battery")], 15)).check();
+    assert!(ffmpeg(&["-f", "mpegts", "-i", &url("wrong-horse-battery")], 1).is_none());
+    eventually("ffmpeg", || ffmpeg(&["-f", "mpegts", "-i", &url("correct-horse-battery")], 15)).check();
 }
 
 #[test]
@@ -91,6 +91,14 @@ fn srt_caller() {
         },
         &["-f", "mpegts", "-i", &format!("srt://127.0.0.1:{port}?mode=listener")],
     );
+}
+
+#[test]
+fn rtmp_through_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some((_server, port)) = rtmp_server(directory.path()) else { return };
+    let url = format!("rtmp://127.0.0.1:{port}/live/avatar");
+    read_by_ffmpeg(OutputKind::Rtmp { url: url.clone() }, &["-rtmp_live", "live", "-f", "flv", "-i", &url]);
 }
 
 #[test]

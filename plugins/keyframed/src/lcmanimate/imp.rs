@@ -21,7 +21,8 @@
  * ## Live (`leaky=true`, or `auto` and upstream live)
  *
  * One key pose waits while one is worked on; a newer one takes its place (counted as dropped). So lag never
- * builds up. The time from a key pose's arrival to its key frame is measured and answered to the LATENCY query;
+ * builds up. The time from a key pose's arrival to its key frame is measured (but for those that wait for the model,
+ * the first key frame or a new reference) and answered to the LATENCY query;
  * when a key frame takes longer than that, the pipeline is told to redistribute latency. At most 2 seconds are
  * declared. A key frame that fails is left out with a warning; eight in a row are an error.
  *
@@ -190,7 +191,7 @@ impl LcmAnimate {
             .field("failed", counts.failed)
             .field("busy-time", nanos(counts.busy))
             .field("last-time", nanos(counts.last))
-            .field("latency", guard.as_ref().map_or(0, |state| state.latency))
+            .field("latency", guard.as_ref().map_or(0, |state| state.latency.declared))
             .field("loaded", guard.as_ref().is_some_and(|state| state.loaded))
             .field("reference", reference.map(|path| path.display().to_string()))
             .build()

@@ -112,7 +112,7 @@ impl Filter for LcmAnimate {
         if let gst::QueryViewMut::Latency(q) = query.view_mut() {
             let (live, min, max) = q.result();
             if live {
-                let own = self.state().as_ref().map_or(0, |state| state.latency);
+                let own = self.state().as_ref().map_or(0, |state| state.latency.declared);
                 let own = gst::ClockTime::from_nseconds(own);
                 q.set(live, min + own, max.map(|max| max + own));
             }

@@ -1,5 +1,9 @@
 //! What `lcmanimate` remembers while it runs.
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use keyframed_engine::{Frame, Mailbox, Policy};
 
@@ -30,6 +34,36 @@ pub struct Counts {
     pub last: Duration,
 }
 
+/// How long key poses take from their arrival to their key frame.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Latency {
+    /// What the LATENCY query answers, nanoseconds.
+    pub declared: u64,
+    /// Key poses that came before have waited for what is rare: the model, the first key frame, a new reference.
+    steady: Option<Instant>,
+}
+
+impl Latency {
+    /// Notes that the key frame of a key pose that came at `since` is there at `now`; whether more must be declared.
+    pub fn observe(&mut self, since: Instant, now: Instant) -> bool {
+        let steady = *self.steady.get_or_insert(now);
+        let took = now.duration_since(since).min(MOST_LATENCY);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        if since < steady || took <= self.declared {
+            return false;
+        }
+        // A quarter more, so that it does not grow with every key frame.
+        let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
+        self.declared = ((took + took / 4) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most);
+        true
+    }
+
+    /// What comes next takes longer, once.
+    pub fn disturb(&mut self) {
+        self.steady = None;
+    }
+}
+
 /// Exists from READY to PAUSED to READY.
 pub struct State {
     pub model: Arc<dyn OpenModel>,
@@ -56,8 +90,7 @@ pub struct State {
     /// The reference in force.
     pub reference: Option<PathBuf>,
     pub loaded: bool,
-    /// What the LATENCY query answers, nanoseconds.
-    pub latency: u64,
+    pub latency: Latency,
     pub counts: Counts,
 }
 
@@ -86,21 +119,29 @@ impl State {
             next_reference: reference,
             reference: None,
             loaded: false,
-            latency: 0,
+            latency: Latency::default(),
             counts: Counts::default(),
         }
     }
+}
 
-    /// Notes how long a key pose took from its arrival to its key frame; whether more must be declared now.
-    pub fn observe_latency(&mut self, took: Duration) -> bool {
-        let took = u64::try_from(took.min(MOST_LATENCY).as_nanos()).unwrap_or(u64::MAX);
-        // The first one warms the networks up.
-        if !self.live || self.counts.generated < 2 || took <= self.latency {
-            return false;
-        }
-        // A quarter more, so that it does not grow with every key frame.
-        let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
-        self.latency = ((took + took / 4) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most);
-        true
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_happens_again_is_declared() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut latency = Latency::default();
+        assert!(!latency.observe(at(0), at(4000)), "the first waits for the model");
+        assert!(!latency.observe(at(3900), at(4200)), "and the next for the first");
+        assert!(latency.observe(at(4100), at(4300)));
+        assert_eq!(latency.declared, 260_000_000);
+        assert!(!latency.observe(at(4400), at(4650)), "that is declared");
+        latency.disturb();
+        assert!(!latency.observe(at(4500), at(5500)) && !latency.observe(at(5400), at(6000)));
+        assert!(latency.observe(at(6000), at(16_000)));
+        assert_eq!(latency.declared, 2_000_000_000, "no more than that");
     }
 }

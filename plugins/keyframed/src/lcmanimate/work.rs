@@ -161,6 +161,7 @@ impl LcmAnimate {
             (Ok(()), Some(state)) => {
                 gst::info!(CAT, imp = self, "Reference is {}", path.display());
                 state.reference = Some(path);
+                state.latency.disturb();
                 Ok(())
             }
             (Ok(()), None) => Ok(()),
@@ -193,7 +194,8 @@ impl LcmAnimate {
             state.counts.generated += 1;
             (state.counts.last, state.counts.failed_running) = (took, 0);
             state.counts.busy += took;
-            (state.out_info.clone(), state.observe_latency(pose.since.elapsed()).then_some(state.latency))
+            let grown = state.live && state.latency.observe(pose.since, Instant::now());
+            (state.out_info.clone(), grown.then_some(state.latency.declared))
         };
         if let Some(latency) = grown {
             let latency = gst::ClockTime::from_nseconds(latency);

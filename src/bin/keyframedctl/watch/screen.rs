@@ -1,5 +1,7 @@
 //! The picture of the state. What does not fit is left out, the most important last.
 
+use std::path::Path;
+
 use keyframed_control::types::{Event, Level, PartState, PartStatus, Percentiles, Showing, Stats};
 use ratatui::{
     Frame,
@@ -16,7 +18,7 @@ use crate::show;
 /// From this width on there are charts beside the figures.
 const WIDE: u16 = 72;
 /// Width of the figures.
-const FIGURES: u16 = 34;
+const FIGURES: u16 = 36;
 
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, state: &State) {
@@ -55,7 +57,7 @@ fn header(state: &State) -> Paragraph<'static> {
                 (Showing::Held, false) => " HELD ".black().on_yellow(),
                 (Showing::Slate, false) => " SLATE ".white().on_red(),
             };
-            let reference = s.reference.as_deref().map(|r| format!(" · {r}")).unwrap_or_default();
+            let reference = s.reference.as_deref().map(|r| format!(" · {}", stem(r))).unwrap_or_default();
             let loading = if s.loaded { "" } else { " (loading)" };
             Line::from(vec![
                 format!("keyframed {} ", s.version).bold(),
@@ -63,7 +65,7 @@ fn header(state: &State) -> Paragraph<'static> {
                 format!(
                     " {} · {}{loading}{reference} · up {}",
                     s.pipeline,
-                    s.model,
+                    stem(&s.model),
                     show::span(s.uptime_secs)
                 )
                 .into(),
@@ -79,6 +81,11 @@ fn header(state: &State) -> Paragraph<'static> {
     Paragraph::new(vec![first, second])
 }
 
+/// The name in a path, without folders and ending.
+fn stem(path: &str) -> &str {
+    Path::new(path).file_stem().and_then(|s| s.to_str()).unwrap_or(path)
+}
+
 fn figures(state: &State) -> Paragraph<'static> {
     let lines = match state.newest() {
         Some(stats) => figure_lines(stats),
@@ -88,20 +95,23 @@ fn figures(state: &State) -> Paragraph<'static> {
 }
 
 fn figure_lines(s: &Stats) -> Vec<Line<'static>> {
-    let line = |name: &str, value: String| Line::from(vec![format!("{name:<10}").dark_gray(), value.into()]);
-    let p =
-        s.latency_ms.map_or_else(|| "–".into(), |p| format!("{:.0} / {:.0} / {:.0} ms", p.p50, p.p95, p.p99));
+    let line = |name: &str, value: String| Line::from(vec![format!("{name:<11}").dark_gray(), value.into()]);
+    let times = |p: Percentiles| match p.p99 {
+        ..10_000. => format!("{:.0} / {:.0} / {:.0} ms", p.p50, p.p95, p.p99),
+        _ => format!("{:.1} / {:.1} / {:.1} s", p.p50 / 1e3, p.p95 / 1e3, p.p99 / 1e3),
+    };
     let mut lines = vec![
         line("rate", format!("{:.1} out, {:.1} in /s", s.output_rate_hz, s.input_rate_hz)),
-        line("latency", p),
+        line("latency", s.latency_ms.map_or_else(|| "–".into(), times)),
         line("key ratio", format!("{:.0} %, {:.0} ms each", s.key_ratio * 100., s.generate_ms)),
         line("λ", format!("{:.4}", s.lambda)),
         Line::from(vec![
-            format!("{:<10}", "rung").dark_gray(),
+            format!("{:<11}", "rung").dark_gray(),
             Span::styled(s.rung.clone(), rung_style(&s.rung)),
         ]),
         line("key frames", s.key_frames.to_string()),
-        line("late", format!("{}, dropped {}, failed {}", s.late, s.dropped, s.failed)),
+        line("late", s.late.to_string()),
+        line("dropped", format!("{}, failed {}", s.dropped, s.failed)),
     ];
     lines.extend(s.queue_frames.iter().map(|(queue, n)| {
         let age = s.queue_age_ms.get(queue).copied().unwrap_or_default();
@@ -145,18 +155,16 @@ fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, lines: &[(&str, &Vec<(f
     let left = first.max(-(HISTORY as f64));
     let datasets = lines
         .iter()
-        .map(|(name, points, color)| {
-            Dataset::default()
-                .name((*name).to_owned())
-                .marker(Marker::Braille)
-                .graph_type(GraphType::Line)
-                .style(*color)
-                .data(points)
+        .map(|(_, points, color)| {
+            Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(*color).data(points)
         })
         .collect();
     let x = Axis::default().bounds([left, 0.]).labels([format!("{left:.0} s"), "now".into()]);
     let y = Axis::default().bounds([0., top]).labels(["0".into(), format!("{top:.0}")]);
-    let widget = Chart::new(datasets).block(Block::bordered().title(title.to_owned())).x_axis(x).y_axis(y);
+    // A legend would hide the newest values, or be left out for lack of room.
+    let names = lines.iter().map(|(name, _, color)| Span::styled(format!(" {name}"), *color));
+    let title: Line<'_> = [Span::from(format!("{title}:"))].into_iter().chain(names).collect();
+    let widget = Chart::new(datasets).block(Block::bordered().title(title)).x_axis(x).y_axis(y);
     frame.render_widget(widget, area);
 }
 
