@@ -240,3 +240,16 @@ fn nobody_looking_stops_nothing() {
     }
     judge("PipeWire, late", &viewer.frames(), &shown);
 }
+
+#[test]
+fn the_example_is_a_camera() {
+    let Some(session) = Session::start() else { return };
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/pipewire-camera.toml");
+    let cheap = "[animation]\nsteps = 1\ncontext_frames = 0\nmax_quality = \"crossfade\"\n";
+    let config = fs::read_to_string(path).unwrap().replace("[animation]\n", cheap);
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+    let _daemon =
+        Daemon::start_with(session.dir.path(), &session.runtime(), &config, &[("KEYFRAMED_MODELS", models)]);
+    session.node("keyframed");
+    assert_eq!(session.watch("keyframed", 20, "example.rgb").wait().len(), 20);
+}

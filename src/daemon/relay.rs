@@ -173,8 +173,9 @@ impl Relay {
     pub fn set_video(&self, video: Video, slate: gst::Buffer, slate_after: Duration) {
         self.change(|state, now| {
             state.rules = Rules::new(rules(video, slate_after), now);
-            (state.video, state.slate) = (video, slate);
+            (state.video, state.slate, state.newest) = (video, slate, None);
         });
+        self.shared.showing.send_replace(Some(types::Showing::Slate));
     }
 
     /// Frames go to this outlet, too, from the next tick on; instead of the one that had the name.

@@ -57,7 +57,10 @@ impl Changes {
         };
         let picture =
             |of: Option<&crate::config::resolved::Pipeline>| of.and_then(|p| p.animation.reference.clone());
-        let reference = (pipeline != running || networks || picture(was) != picture(is)).then(|| picture(is));
+        // One that a client has chosen stays, unless it came with another model.
+        let model = |of: Option<&crate::config::resolved::Pipeline>| of.map(|p| p.animation.model.clone());
+        let is_another = pipeline != running || model(was) != model(is) || picture(was) != picture(is);
+        let reference = is_another.then(|| picture(is));
         let changed = |name: &String| video || old.outputs.get(name) != new.outputs.get(name);
         let mut changes = Self {
             pipeline: pipeline.to_owned(),
@@ -207,8 +210,13 @@ mod tests {
         assert_eq!(summary(|c| c.control.mode = 0o600).deferred, ["control"]);
         assert_eq!(summary(|c| c.log.level = "debug".into()).applied, ["log"]);
         assert_eq!(summary(|c| c.slate.after = Duration::ZERO).applied, ["slate"]);
-        let model = summary(|c| pipeline(c).animation.model = "/m".into());
-        assert_eq!(model.restarted, ["animation"]);
+        let model = changes(|c| pipeline(c).animation.model = "/m".into());
+        assert_eq!(
+            (&*model.summary.restarted, &model.reference),
+            (&["animation".to_owned()][..], &Some(None))
+        );
+        let device = changes(|c| pipeline(c).animation.device = "auto".into());
+        assert_eq!((&*device.summary.restarted, &device.reference), (&["animation".to_owned()][..], &None));
         let canvas = changes(|c| c.video.width = 128);
         assert_eq!(canvas.summary.restarted, ["video", "animation", "output x", "output y"]);
         assert_eq!((canvas.stop.len(), canvas.start.len(), canvas.slate), (2, 2, true));

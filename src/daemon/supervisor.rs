@@ -223,6 +223,7 @@ impl Supervisor {
             PipeChange::Failed(why) => self.lost_source(&part, &why),
             PipeChange::Stalled => self.lost_source(&part, "it gives no frames any more"),
             PipeChange::Eos => self.lost_source(&part, "it is over"),
+            PipeChange::File(_) => {}
         }
         self.publish();
     }
@@ -241,6 +242,10 @@ impl Supervisor {
                 self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more")
             }
             PipeChange::Eos => self.events.emit(Kind::OutputLost, Some(&part), "it ended"),
+            PipeChange::File(file) => {
+                let recorded = format!("recording to {}", file.display());
+                self.events.emit(Kind::RecordingFile, Some(&part), recorded);
+            }
         }
         self.publish();
     }

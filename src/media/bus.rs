@@ -2,6 +2,9 @@
 
 use gst::prelude::*;
 
+/// What a full disk is called.
+pub const NO_SPACE: &str = "no space is left on the disk";
+
 /// An error message as one sentence; GStreamer's own details go to the log.
 pub fn sentence(message: &gst::message::Error) -> String {
     let error = message.error();
@@ -9,7 +12,7 @@ pub fn sentence(message: &gst::message::Error) -> String {
     let details = message.debug().unwrap_or_default();
     tracing::debug!("{source}: {error}: {details}");
     if error.matches(gst::ResourceError::NoSpaceLeft) {
-        return "no space is left on the disk".into();
+        return NO_SPACE.into();
     }
     let element = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.factory());
     // Ours are whole sentences; others' make sense with the element's name.

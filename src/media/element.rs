@@ -137,28 +137,15 @@ pub fn millis(duration: std::time::Duration) -> String {
     duration.as_millis().min(i32::MAX as u128).to_string()
 }
 
-/// A bin of `elements`, linked in their order, that shows the last one's source pad.
-pub fn source_bin(elements: &[gst::Element]) -> anyhow::Result<gst::Element> {
-    let (bin, _, last) = chain(elements)?;
-    let pad = last.static_pad("src").context("a source ends in an element without a source pad")?;
-    bin.add_pad(&gst::GhostPad::with_target(&pad)?)?;
-    Ok(bin.upcast())
-}
-
 /// A bin of `elements`, linked in their order, that shows the first one's sink pad.
 pub fn sink_bin(elements: &[gst::Element]) -> anyhow::Result<gst::Element> {
-    let (bin, first, _) = chain(elements)?;
-    let pad = first.static_pad("sink").context("an output begins with an element without a sink pad")?;
-    bin.add_pad(&gst::GhostPad::with_target(&pad)?)?;
-    Ok(bin.upcast())
-}
-
-fn chain(elements: &[gst::Element]) -> anyhow::Result<(gst::Bin, &gst::Element, &gst::Element)> {
-    let (Some(first), Some(last)) = (elements.first(), elements.last()) else { bail!("an empty bin") };
+    let Some(first) = elements.first() else { bail!("an empty bin") };
     let bin = gst::Bin::new();
     bin.add_many(elements)?;
     gst::Element::link_many(elements)?;
-    Ok((bin, first, last))
+    let pad = first.static_pad("sink").context("an output begins with an element without a sink pad")?;
+    bin.add_pad(&gst::GhostPad::with_target(&pad)?)?;
+    Ok(bin.upcast())
 }
 
 #[cfg(test)]

@@ -6,15 +6,14 @@ use anyhow::Context as _;
 
 use super::{
     element::{self, filter, fraction, make},
-    outputs::{local, network, recording},
+    outputs::{local, network, recording, v4l2},
 };
 use crate::config::resolved::{Output, OutputKind, Video};
 
 /// Builds the bin: its pad `sink` takes frames of [`canvas_caps`].
 ///
 /// # Errors
-/// If an element is missing (naming the Debian package that brings it), or if the output cannot work: a device that
-/// is none, a folder that cannot be written to.
+/// If an element is missing (naming the Debian package that brings it), or refuses a setting.
 pub fn build(name: &str, output: &Output, video: Video) -> anyhow::Result<gst::Element> {
     element::require(&required_elements(&output.kind))?;
     let mut parts = vec![make("videoconvert")?];
@@ -45,6 +44,22 @@ pub fn build(name: &str, output: &Output, video: Video) -> anyhow::Result<gst::E
     };
     parts.extend(tail?);
     element::sink_bin(&parts).context("the output's elements do not go together")
+}
+
+/// Whether an output's surroundings are ready for it: the device there, the socket free, room on the disk. Removes a
+/// socket that a crash left behind, and makes the folder for recordings. [`build`] looks at none of this, so that a
+/// configuration can be checked while another daemon runs on it.
+///
+/// # Errors
+/// One sentence that says what is in the way.
+pub fn prepare(kind: &OutputKind) -> anyhow::Result<()> {
+    match kind {
+        OutputKind::V4l2 { device } => v4l2::output(device).map(drop),
+        OutputKind::Shm { socket } => local::free_socket(socket),
+        OutputKind::Window => local::desktop(),
+        OutputKind::Recording { directory, .. } => recording::prepare(directory),
+        _ => Ok(()),
+    }
 }
 
 /// The elements that an output of this kind cannot do without.

@@ -257,6 +257,7 @@ impl Role for OutputRole {
     fn build(&mut self) -> anyhow::Result<gst::Pipeline> {
         let passed = Arc::new(AtomicU64::new(0));
         let appsrc = self.appsrc(passed.clone())?;
+        output::prepare(&self.output.kind)?;
         let bin = output::build(&self.shared.name, &self.output, self.video)?;
         let pipeline = gst::Pipeline::new();
         pipeline.add_many([appsrc.upcast_ref(), &bin])?;
@@ -269,6 +270,11 @@ impl Role for OutputRole {
     }
 
     fn message(&mut self, _: &gst::Pipeline, message: &gst::Message) -> Option<End> {
+        if let Some(begun) = message.structure().filter(|s| s.name() == "splitmuxsink-fragment-opened")
+            && let Ok(file) = begun.get::<String>("location")
+        {
+            self.shared.mention(PipeChange::File(file.into()));
+        }
         // Nobody asked for it: a sink gave up, as a window does that is closed.
         (message.type_() == gst::MessageType::Eos)
             .then(|| End::Retry(PipeChange::Failed("it ended by itself".into())))

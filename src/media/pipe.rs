@@ -2,6 +2,7 @@
 //! after a failure opens the next one, until it is told to stop.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -43,6 +44,8 @@ pub enum PipeChange {
     Stalled,
     /// A source that does not repeat is over, for good.
     Eos,
+    /// A recording has begun this file.
+    File(PathBuf),
 }
 
 /// What happened to which pipe.
@@ -135,6 +138,14 @@ impl Shared {
         drop(self.stopping.wait_timeout_while(stop, pause, |stop| stop.is_none()));
     }
 
+    /// Tells something that changes nothing in what the pipe does.
+    pub fn mention(&self, change: PipeChange) {
+        // Waiting here could keep a pipe from stopping; `status` holds what matters.
+        if self.events.try_send(PipeEvent { name: self.name.clone(), change }).is_err() {
+            tracing::debug!("{}: nobody takes events", self.name);
+        }
+    }
+
     fn tell(&self, change: PipeChange) {
         let part = match &change {
             PipeChange::Running => PartState::Running,
@@ -146,17 +157,14 @@ impl Shared {
             PipeChange::Failed(reason) => state.last_error = Some(reason.clone()),
             PipeChange::Stalled => state.last_error = Some("it takes no frames any more".into()),
             PipeChange::Eos => state.last_error = Some("the file is over".into()),
-            PipeChange::Running => {}
+            PipeChange::Running | PipeChange::File(_) => {}
         }
         if state.told.as_ref() == Some(&change) {
             return;
         }
         state.told = Some(change.clone());
         drop(state);
-        // Waiting here could keep a pipe from stopping; the state above holds what matters.
-        if self.events.try_send(PipeEvent { name: self.name.clone(), change }).is_err() {
-            tracing::debug!("{}: nobody takes events", self.name);
-        }
+        self.mention(change);
     }
 }
 
@@ -327,7 +335,7 @@ impl<R: Role> Runner<R> {
             }
             gst::MessageView::Element(_) => {
                 *missing = bus::missing_plugin(message).or(missing.take());
-                None
+                self.role.message(pipeline, message)
             }
             _ => self.role.message(pipeline, message),
         }

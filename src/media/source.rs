@@ -22,7 +22,7 @@ use crate::config::resolved::SourceKind;
 /// Builds the bin: its pad `src` gives raw video of any format, size and rate, and both may change.
 ///
 /// # Errors
-/// If an element is missing (naming the Debian package that brings it), or if the source cannot work.
+/// If an element is missing (naming the Debian package that brings it), or refuses a setting.
 pub fn build(name: &str, kind: &SourceKind) -> anyhow::Result<gst::Element> {
     element::require(required_elements(kind))?;
     let bin = match kind {
@@ -43,6 +43,19 @@ pub fn build(name: &str, kind: &SourceKind) -> anyhow::Result<gst::Element> {
         SourceKind::Udp { address } => network::udp(*address),
     };
     bin.map(Cast::upcast)
+}
+
+/// Whether a source's surroundings are ready for it: the file, the device, the socket there. [`build`] does not look.
+///
+/// # Errors
+/// One sentence that says what is missing.
+pub fn prepare(kind: &SourceKind) -> anyhow::Result<()> {
+    match kind {
+        SourceKind::File { path, .. } => local::readable(path),
+        SourceKind::V4l2 { device, .. } => local::there(device, "there is no device"),
+        SourceKind::Shm { socket, .. } => local::there(socket, "nobody has opened"),
+        _ => Ok(()),
+    }
 }
 
 /// The elements that a source of this kind cannot do without; decoders are found when the stream is seen.

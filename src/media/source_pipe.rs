@@ -169,6 +169,7 @@ fn knows_segments(pipeline: &gst::Pipeline) -> bool {
 
 impl Role for SourceRole {
     fn build(&mut self) -> anyhow::Result<gst::Pipeline> {
+        source::prepare(&self.source.kind)?;
         let bin = source::build(&self.shared.name, &self.source.kind)?;
         let caps = gst_video::VideoCapsBuilder::new()
             .format(gst_video::VideoFormat::Rgb)

@@ -18,6 +18,7 @@ macro_rules! kinds {
 
         impl Kind {
             /// All kinds.
+            #[cfg(test)]
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The name on the wire.
@@ -50,7 +51,7 @@ kinds! {
     OutputRunning = "output-running", Info;
     /// An output failed or stalled; it is tried again.
     OutputLost = "output-lost", Warning;
-    /// A recording was finished, or a new file was begun.
+    /// A recording begins a file.
     RecordingFile = "recording-file", Info;
     /// The model is loaded.
     ModelLoaded = "model-loaded", Info;

@@ -28,7 +28,7 @@ fn python() -> Option<Command> {
     let python = std::env::var("KEYFRAMED_PYTHON").unwrap_or_else(|_| "python3".into());
     let found = Command::new(&python).args(["-c", "import zmq"]).output().is_ok_and(|o| o.status.success());
     if !found {
-        println!("skipped: {python} has no pyzmq (script/test gets it)");
+        eprintln!("skipped: {python} has no pyzmq (script/test gets it)");
     }
     found.then(|| Command::new(python))
 }
@@ -72,7 +72,7 @@ fn foreign_clients_are_served() {
         .arg(script("foreign.py"))
         .args([ipc(dir.path(), "control.sock"), ipc(dir.path(), "telemetry.sock")]);
     let output = python.output().unwrap();
-    println!("{}", text(&output));
+    eprintln!("{}", text(&output));
     assert!(output.status.success(), "{}\n{}", text(&output), daemon.log());
     daemon.stop();
     assert!(!socket(dir.path(), "control.sock").exists() && !socket(dir.path(), "telemetry.sock").exists());
@@ -111,7 +111,7 @@ fn over_tcp_the_token_is_needed() {
         "a-secret-of-this-test".into(),
     ]);
     let output = python.output().unwrap();
-    println!("{}", text(&output));
+    eprintln!("{}", text(&output));
     assert!(output.status.success(), "{}\n{}", text(&output), daemon.log());
 }
 
@@ -206,7 +206,7 @@ fn a_thousand_clients_are_served_and_one_too_many_is_turned_away() {
         assert!(reply["result"].is_object(), "{reply}");
     }
     let after = memory(daemon.pid());
-    println!("1,000 clients: {} MiB more", after.saturating_sub(before));
+    eprintln!("1,000 clients: {} MiB more", after.saturating_sub(before));
     assert!(after < before + 150, "from {before} to {after} MiB");
     clients.extend((0..24).map(|_| Raw::dealer(&path).unwrap()));
     assert!(Raw::dealer(&path).is_err(), "the 1,025th was let in");
@@ -243,7 +243,7 @@ fn answers_come_while_generation_runs_flat_out() {
         assert!(started.elapsed() < 2 * PATIENCE, "nothing is generated\n{}", daemon.log());
     };
     let key_frame = daemon.call(&["status"])["stats"]["generate_ms"].as_f64().unwrap();
-    println!("{made} key frames meanwhile, {key_frame:.0} ms each\n{took:#}");
+    eprintln!("{made} key frames meanwhile, {key_frame:.0} ms each\n{took:#}");
     // On a machine that others use as well, what can be asked for is that no request waits for a key frame.
     for (method, times) in took.as_object().unwrap() {
         assert!(times["p95"].as_f64().unwrap() < key_frame.max(50.), "{method}: {times}");
@@ -275,11 +275,11 @@ fn what_the_page_says_can_be_entered_word_for_word() {
     };
     for shell in blocks("sh") {
         let mut bash = prepare(Command::new("bash"));
-        println!("{}", succeed(bash.args(["-e", "-c", &shell])));
+        eprintln!("{}", succeed(bash.args(["-e", "-c", &shell])));
     }
     for program in blocks("python") {
         let mut python = prepare(Command::new(python.get_program()));
-        println!("{}", succeed(python.args(["-c", &program])));
+        eprintln!("{}", succeed(python.args(["-c", &program])));
     }
     let document = daemon.call(&["rpc.discover"]);
     for method in document["methods"].as_array().unwrap() {
@@ -492,7 +492,7 @@ fn figures_for_prometheus() {
 /// Lets Prometheus's own tool look at the figures, where it is installed.
 fn promtool(body: &str) {
     if !common::installed("promtool") {
-        return println!("skipped: there is no promtool (Debian package prometheus)");
+        return eprintln!("skipped: there is no promtool (Debian package prometheus)");
     }
     let mut tool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -518,7 +518,7 @@ fn the_dashboard_in_a_terminal_outlives_the_daemon() {
     }
     daemon.call(&["params", "set", "seed=3"]);
     terminal.wait("parameters changed");
-    println!("{}", terminal.text());
+    eprintln!("{}", terminal.text());
     daemon.stop();
     terminal.wait("waiting for the daemon");
     let daemon = Daemon::start(dir.path(), &cheap());
@@ -530,7 +530,7 @@ fn the_dashboard_in_a_terminal_outlives_the_daemon() {
 
     let mut narrow = Terminal::start(daemon.ctl(&["watch"]), 38, 20);
     narrow.wait("rung");
-    println!("{}", narrow.text());
+    eprintln!("{}", narrow.text());
     narrow.press("\u{3}");
     assert!(narrow.end().0, "Ctrl-C");
 }

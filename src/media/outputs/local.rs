@@ -5,7 +5,6 @@ use std::{os::unix::net::UnixStream, path::Path};
 use anyhow::{Context as _, bail};
 use gst::prelude::*;
 
-use super::v4l2;
 use crate::{
     config::resolved::Video,
     media::element::{filter, make_with},
@@ -15,8 +14,6 @@ type Elements = anyhow::Result<Vec<gst::Element>>;
 
 /// A v4l2loopback device.
 pub fn v4l2(device: &Path) -> Elements {
-    let found = v4l2::output(device)?;
-    tracing::info!("{}: {} ({})", device.display(), found.card, found.driver);
     // What every program that reads cameras understands.
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
     let sink = make_with("v4l2sink", &[("device", &utf8(device)?), ("sync", "false")])?;
@@ -41,7 +38,6 @@ pub fn pipewire(name: &str) -> Elements {
 
 /// Raw RGB in shared memory.
 pub fn shm(socket: &Path, video: Video) -> Elements {
-    remove_stale(socket)?;
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).build();
     // Frames that readers have not given back yet lie in there too.
     let frame = u64::from(video.width).next_multiple_of(4) * u64::from(video.height) * 3;
@@ -61,7 +57,7 @@ pub fn shm(socket: &Path, video: Video) -> Elements {
 const SHM_FRAMES: u64 = 16;
 
 /// shmsink takes another name where a socket exists; one that nobody listens on was left behind by a crash.
-fn remove_stale(socket: &Path) -> anyhow::Result<()> {
+pub fn free_socket(socket: &Path) -> anyhow::Result<()> {
     let shown = socket.display();
     match UnixStream::connect(socket) {
         Ok(_) => bail!("{shown} is in use by another program"),
@@ -73,12 +69,16 @@ fn remove_stale(socket: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// A window on the desktop.
-pub fn window() -> Elements {
-    // Without one, autovideosink shows its frames to nobody.
+/// Whether there is a desktop. Without one, autovideosink shows its frames to nobody.
+pub fn desktop() -> anyhow::Result<()> {
     if ["DISPLAY", "WAYLAND_DISPLAY"].iter().all(|name| std::env::var_os(name).is_none()) {
         bail!("there is no desktop to show a window on: neither DISPLAY nor WAYLAND_DISPLAY is set");
     }
+    Ok(())
+}
+
+/// A window on the desktop.
+pub fn window() -> Elements {
     Ok(vec![make_with("autovideosink", &[("sync", "false")])?])
 }
 

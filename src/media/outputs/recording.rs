@@ -1,23 +1,57 @@
 //! Recording: fragmented MP4, a new file at each start and at each rotation.
 
 use std::{
+    ffi::CString,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use gst::{glib, prelude::*};
 
 use super::{encoder, local::utf8};
 use crate::{
     config::resolved::{Output, Video},
-    media::element::{make, make_with, millis},
+    media::{
+        bus,
+        element::{make, make_with, millis},
+    },
 };
+
+/// With less room than this nothing is begun: each attempt would leave an empty file behind.
+const ROOM: u64 = 4 << 20;
+
+/// Makes the folder, if need be, and looks for room there.
+///
+/// # Errors
+/// If nothing can be written there.
+pub fn prepare(directory: &Path) -> anyhow::Result<()> {
+    let shown = directory.display();
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {shown}"))?;
+    if room(directory).with_context(|| format!("cannot look into {shown}"))? < ROOM {
+        // As the file itself says it when the disk fills up later.
+        bail!(bus::NO_SPACE);
+    }
+    Ok(())
+}
+
+/// Bytes that the user may still write.
+fn room(directory: &Path) -> anyhow::Result<u64> {
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    // SAFETY: plain numbers, for which zeros are fine.
+    let mut disk: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends in a zero byte, and the kernel fills in one `struct statvfs`.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut disk) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
 
 /// From raw video to files in `directory`.
 ///
 /// # Errors
-/// If nothing can be written there.
+/// If an element is missing.
 pub fn build(
     name: &str,
     output: &Output,
@@ -26,7 +60,6 @@ pub fn build(
     fragment: Duration,
     rotate: Option<Duration>,
 ) -> anyhow::Result<Vec<gst::Element>> {
-    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     // A file that is cut off anywhere plays up to its last whole fragment.
     let muxer =
         make_with("mp4mux", &[("fragment-duration", &millis(fragment.max(Duration::from_millis(1))))])?;

@@ -16,11 +16,6 @@ type Built = anyhow::Result<gst::Bin>;
 
 /// A video file.
 pub fn file(path: &Path) -> Built {
-    let shown = path.display();
-    let data = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?;
-    if data.is_dir() {
-        bail!("{shown} is a folder");
-    }
     decoded(&[make_with("filesrc", &[("location", utf8(path)?)])?])
 }
 
@@ -39,9 +34,6 @@ pub fn test_figure(pattern: &str, seed: u32, capture: Capture) -> Built {
 
 /// A camera: raw, MJPEG or H.264, whichever it offers at the size and rate asked for.
 pub fn v4l2(device: &Path, capture: Capture) -> Built {
-    if !device.exists() {
-        bail!("there is no device {}", device.display());
-    }
     let mut caps = gst::Caps::new_empty();
     let all = caps.make_mut();
     for kind in ["video/x-raw", "image/jpeg", "video/x-h264"] {
@@ -52,9 +44,6 @@ pub fn v4l2(device: &Path, capture: Capture) -> Built {
 
 /// What `shmsink` of another program puts there: RGB, rows padded to four bytes as GStreamer does.
 pub fn shm(socket: &Path, width: u32, height: u32, rate: Rate) -> Built {
-    if !socket.exists() {
-        bail!("nobody has opened {} yet", socket.display());
-    }
     let source = make_with(
         "shmsrc",
         &[("socket-path", utf8(socket)?), ("is-live", "true"), ("do-timestamp", "true")],
@@ -98,6 +87,24 @@ pub fn fragment(launch: &str) -> Built {
     bin.add(&inner)?;
     inner.link(&decoder)?;
     Ok(bin)
+}
+
+/// A file that can be opened.
+pub fn readable(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    if file.metadata()?.is_dir() {
+        bail!("{shown} is a folder");
+    }
+    Ok(())
+}
+
+/// A path where something is.
+pub fn there(path: &Path, otherwise: &str) -> anyhow::Result<()> {
+    if !path.exists() {
+        bail!("{otherwise} {}", path.display());
+    }
+    Ok(())
 }
 
 /// Caps of a kind with what is asked for.

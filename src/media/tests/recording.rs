@@ -34,12 +34,13 @@ fn frames_in(file: &Path) -> Option<u64> {
 fn is_whole_after_a_stop() {
     let directory = tempfile::tempdir().unwrap();
     let mut fed = Fed::start(&recording(directory.path(), None));
-    fed.events.running();
+    let told = fed.events.wait_for("a file", |change| matches!(change, PipeChange::File(_)));
     eventually("frames", || (fed.pipe.status().frames >= 30).then_some(()));
     let (closed, took) = fed.stop(Duration::from_secs(2));
     assert!(closed, "still open after {took:?}");
     let files = files(directory.path());
     assert_eq!(files.len(), 1, "{files:?}");
+    assert_eq!(told, PipeChange::File(files[0].clone()));
     let status = fed.pipe.status();
     assert_eq!(status.dropped, 0);
     assert_eq!(frames_in(&files[0]), Some(status.frames));

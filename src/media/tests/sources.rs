@@ -255,7 +255,7 @@ fn shared_memory() {
     let rate = Rate::new(15, 1).unwrap();
     let mut source =
         Opened::start(SourceKind::Shm { socket: socket.clone(), width: 250, height: 200, rate }, TIMEOUT);
-    assert!(source.events.failed().starts_with("nobody has opened"));
+    assert!(source.events.failed().starts_with("nobody has opened "));
     let line = format!(
         "videotestsrc is-live=true pattern=smpte ! video/x-raw,format=RGB,width=250,height=200,framerate=15/1 \
          ! shmsink socket-path={} wait-for-connection=false",
@@ -325,4 +325,50 @@ fn colours_survive() {
     eprintln!("{:.2} % of the labels, {:.2} % off the palette", 100.0 * best, 100.0 * off);
     assert!(best > 0.97, "{best}");
     assert!(off < 0.05, "{off}");
+}
+
+/// Whatever ffmpeg makes of the clip, the source gives the figure back.
+#[test]
+fn codecs_ranges_and_matrices() {
+    let directory = tempfile::tempdir().unwrap();
+    let clip = mp4(directory.path());
+    let sound = ["-f", "lavfi", "-i", "sine=d=1", "-shortest", "-c:a"];
+    let bt709_full = [
+        "-vf",
+        "scale=out_color_matrix=bt709:out_range=full,format=yuv420p",
+        "-color_range",
+        "pc",
+        "-colorspace",
+        "bt709",
+        "-c:v",
+        "libx264",
+    ];
+    let bt601 = [
+        "-vf",
+        "scale=out_color_matrix=bt601:out_range=tv,format=yuv420p",
+        "-colorspace",
+        "smpte170m",
+        "-c:v",
+        "libx264",
+    ];
+    for (name, sound_codec, arguments) in [
+        ("full.mp4", "aac", &bt709_full[..]),
+        ("bt601.mp4", "aac", &bt601),
+        ("vp8.mkv", "libopus", &["-c:v", "libvpx", "-b:v", "3M"]),
+        ("h265.mp4", "aac", &["-c:v", "libx265", "-crf", "18", "-x265-params", "log-level=error"]),
+        ("mjpeg.avi", "pcm_s16le", &["-c:v", "mjpeg", "-q:v", "2"]),
+    ] {
+        let path = directory.path().join(name);
+        let made = Command::new("ffmpeg")
+            .args(["-v", "error", "-i", clip.to_str().unwrap()])
+            .args(sound)
+            .arg(sound_codec)
+            .args(arguments)
+            .arg(&path)
+            .status();
+        assert!(made.unwrap().success(), "{name}");
+        let mut source = Opened::start(SourceKind::File { path, repeat: true }, TIMEOUT);
+        eprint!("{name}: ");
+        receives(&mut source);
+    }
 }

@@ -131,14 +131,15 @@ fn rung_style(rung: &str) -> Style {
 fn latency_chart(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let series = |pick: fn(&Percentiles) -> f64| points(state, |s| s.latency_ms.as_ref().map(pick));
     let (p50, p95, p99) = (series(|p| p.p50), series(|p| p.p95), series(|p| p.p99));
-    let lines = [("p50", &p50, Color::Green), ("p95", &p95, Color::Yellow), ("p99", &p99, Color::Red)];
+    let lines =
+        [("p50", &p50[..], Color::Green), ("p95", &p95[..], Color::Yellow), ("p99", &p99[..], Color::Red)];
     chart(frame, area, "latency, ms", &lines);
 }
 
 fn rate_chart(frame: &mut Frame<'_>, state: &State, area: Rect) {
     let out = points(state, |s| Some(s.output_rate_hz));
     let poses = points(state, |s| Some(s.input_rate_hz));
-    let lines = [("out", &out, Color::Cyan), ("in", &poses, Color::Magenta)];
+    let lines = [("out", &out[..], Color::Cyan), ("in", &poses[..], Color::Magenta)];
     chart(frame, area, "frames a second", &lines);
 }
 
@@ -148,12 +149,15 @@ fn points(state: &State, figure: impl Fn(&Stats) -> Option<f64>) -> Vec<(f64, f6
     state.history.iter().filter_map(|s| Some((s.uptime_secs - now, figure(s)?))).collect()
 }
 
-fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, lines: &[(&str, &Vec<(f64, f64)>, Color)]) {
-    let highest = lines.iter().flat_map(|(_, points, _)| points.iter()).map(|p| p.1).fold(0., f64::max);
+/// Name, points and colour.
+type Curve<'a> = (&'a str, &'a [(f64, f64)], Color);
+
+fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, curves: &[Curve<'_>]) {
+    let highest = curves.iter().flat_map(|(_, points, _)| points.iter()).map(|p| p.1).fold(0., f64::max);
     let top = round_up(highest);
-    let first = lines.iter().flat_map(|(_, points, _)| points.first()).map(|p| p.0).fold(-30., f64::min);
+    let first = curves.iter().flat_map(|(_, points, _)| points.first()).map(|p| p.0).fold(-30., f64::min);
     let left = first.max(-(HISTORY as f64));
-    let datasets = lines
+    let datasets = curves
         .iter()
         .map(|(_, points, color)| {
             Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line).style(*color).data(points)
@@ -162,7 +166,7 @@ fn chart(frame: &mut Frame<'_>, area: Rect, title: &str, lines: &[(&str, &Vec<(f
     let x = Axis::default().bounds([left, 0.]).labels([format!("{left:.0} s"), "now".into()]);
     let y = Axis::default().bounds([0., top]).labels(["0".into(), format!("{top:.0}")]);
     // A legend would hide the newest values, or be left out for lack of room.
-    let names = lines.iter().map(|(name, _, color)| Span::styled(format!(" {name}"), *color));
+    let names = curves.iter().map(|(name, _, color)| Span::styled(format!(" {name}"), *color));
     let title: Line<'_> = [Span::from(format!("{title}:"))].into_iter().chain(names).collect();
     let widget = Chart::new(datasets).block(Block::bordered().title(title)).x_axis(x).y_axis(y);
     frame.render_widget(widget, area);

@@ -30,7 +30,7 @@ fn render(state: &State, width: u16, height: u16) -> String {
 #[test]
 fn all_that_was_promised_is_on_an_ordinary_terminal() {
     let text = render(&recorded(), 100, 40);
-    println!("{text}");
+    eprintln!("{text}");
     for word in [
         "rate",
         "latency",
@@ -54,7 +54,7 @@ fn all_that_was_promised_is_on_an_ordinary_terminal() {
 fn narrow_and_tiny_terminals_show_the_figures_and_do_not_panic() {
     let state = recorded();
     let narrow = render(&state, 40, 24);
-    println!("{narrow}");
+    eprintln!("{narrow}");
     for word in ["rate", "latency", "λ", "rung"] {
         assert!(narrow.contains(word), "{word:?} is missing in\n{narrow}");
     }
