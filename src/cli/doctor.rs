@@ -1,6 +1,8 @@
 //! `keyframed doctor`: what is missing on this machine and how to mend it.
 
+mod camera;
 mod checks;
+mod service;
 
 use std::{fmt::Write as _, process::ExitCode};
 

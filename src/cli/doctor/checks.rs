@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 use keyframed_models::{ModelDir, device};
 
-use super::Finding;
+use super::{Finding, camera, service};
 use crate::{
     animate::{EMBEDDED_MODEL, avatars},
     cli::models,
@@ -14,7 +14,7 @@ use crate::{
 pub fn all(thorough: bool) -> Vec<Finding> {
     let mut findings = vec![processor(), memory(), libtorch(), model(thorough)];
     findings.extend(gstreamer());
-    findings.extend([virtual_camera(), pipewire(), obs()]);
+    findings.extend([camera::check(), pipewire(), obs(), service::unit(), service::socket()]);
     findings
 }
 
@@ -103,7 +103,7 @@ const fn need(
     Need { what, any_of, package, required }
 }
 
-const NEEDS: [Need; 13] = [
+const NEEDS: [Need; 17] = [
     need("reading files", &["decodebin"], "gstreamer1.0-plugins-base", true),
     need("converting video", &["videoconvert"], "gstreamer1.0-plugins-base", true),
     need("scaling video", &["videoscale"], "gstreamer1.0-plugins-base", true),
@@ -116,6 +116,10 @@ const NEEDS: [Need; 13] = [
     need("streaming over UDP", &["udpsink"], "gstreamer1.0-plugins-good", false),
     need("streaming over SRT", &["srtsink"], "gstreamer1.0-plugins-bad", false),
     need("streaming over RTMP", &["rtmp2sink", "rtmpsink"], "gstreamer1.0-plugins-bad", false),
+    need("cameras and loopback cameras", &["v4l2sink"], "gstreamer1.0-plugins-good", false),
+    need("publishing over RTSP", &["rtspclientsink"], "gstreamer1.0-rtsp", false),
+    need("shared memory", &["shmsink"], "gstreamer1.0-plugins-bad", false),
+    need("a window", &["glimagesink", "xvimagesink", "ximagesink", "waylandsink"], "gstreamer1.0-x", false),
     need("PipeWire video", &["pipewiresink"], "gstreamer1.0-pipewire", false),
 ];
 
@@ -147,23 +151,6 @@ fn gstreamer() -> Vec<Finding> {
         }
     }));
     findings
-}
-
-/// v4l2loopback shows programs a camera.
-fn virtual_camera() -> Finding {
-    let what = "virtual camera (v4l2loopback)";
-    let devices: Vec<_> = fs::read_dir("/sys/devices/virtual/video4linux")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| format!("/dev/{}", entry.file_name().to_string_lossy()))
-        .collect();
-    if devices.is_empty() {
-        let remedy = "apt-get install v4l2loopback-dkms && modprobe v4l2loopback exclusive_caps=1 card_label=keyframed, \
-                      then send to v4l2sink; OBS's media source needs no camera";
-        return Finding::without(what, "not loaded", remedy);
-    }
-    Finding::ok(what, devices.join(", "))
 }
 
 /// A running PipeWire takes pictures as a camera without any kernel module.
