@@ -173,6 +173,11 @@ impl Animation {
         Ok(Self { pipeline, poses, stages, plan })
     }
 
+    /// Why it has failed, if it has; asked once.
+    pub fn failure(&self) -> Option<anyhow::Error> {
+        bus::first_error(&self.pipeline)
+    }
+
     /// Where poses go in.
     pub fn poses(&self) -> gst_app::AppSrc {
         self.poses.clone()

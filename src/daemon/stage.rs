@@ -133,9 +133,14 @@ impl Stage {
     pub fn started(&mut self, result: anyhow::Result<Animation>) {
         match result {
             Ok(animation) if animation.plan().is_same_but_for_parameters(&self.wanted) => {
+                // One that has failed since it was started told so before it was known here.
+                let failed = animation.failure();
                 self.feed.connect(Some(animation.poses()));
                 self.running = Some(animation);
-                self.settle();
+                match failed {
+                    Some(error) => self.fail(format!("{error:#}")),
+                    None => self.settle(),
+                }
             }
             Ok(misfit) => {
                 self.running = Some(misfit);
