@@ -4,7 +4,7 @@
 #   pipelines/obs-srt.sh [PORT]
 #
 # In OBS: Sources > + > Media Source, untick "Local File",
-# input "srt://ADDRESS:9000?mode=caller" (127.0.0.1 on the same machine), input format "mpegts".
+# input "srt://ADDRESS:9000" (127.0.0.1 on the same machine), input format "mpegts", FFmpeg options "probesize=32".
 set -euo pipefail
 port=${1:-9000}
 # shellcheck source=pipelines/env.sh

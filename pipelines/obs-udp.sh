@@ -4,7 +4,7 @@
 #   pipelines/obs-udp.sh [PORT]
 #
 # In OBS: Sources > + > Media Source, untick "Local File",
-# input "udp://127.0.0.1:5600", input format "mpegts".
+# input "udp://127.0.0.1:5600", input format "mpegts", FFmpeg options "probesize=32".
 set -euo pipefail
 port=${1:-5600}
 # shellcheck source=pipelines/env.sh

@@ -108,7 +108,14 @@ impl Session {
         let child = self
             .command("gst-launch-1.0")
             .args(["-q", "pipewiresrc", &format!("target-object={camera}"), &format!("num-buffers={frames}")])
-            .args(["!", "videoconvert", "!", &format!("video/x-raw,format=RGB,width={SIDE},height={SIDE}")])
+            .args([
+                "!",
+                "videoconvert",
+                "!",
+                "videoscale",
+                "!",
+                &format!("video/x-raw,format=RGB,width={SIDE},height={SIDE}"),
+            ])
             .args(["!", "filesink", &format!("location={}", path.display())])
             .spawn()
             .unwrap();
@@ -192,6 +199,11 @@ fn another_process_sees_the_avatar() {
     assert_eq!(properties["media.class"], "Video/Source", "{properties:#}");
     assert_eq!(properties["media.role"], "Camera", "{properties:#}");
     assert_eq!(properties["node.description"], "keyframed", "{properties:#}");
+    // What the page says one should see.
+    let page = docs::section("virtual-camera.md", "## PipeWire");
+    let line = page.lines().find(|line| line.starts_with("    pw-dump")).unwrap();
+    let seen = common::succeed(session.command("sh").args(["-c", line]));
+    assert!(seen.contains("\"node.name\": \"keyframed\""), "{line}\n{seen}");
     // One that stays, and two that come and go meanwhile.
     let mut shown = vec![daemon.snapshot()];
     let mut long = session.watch("keyframed", 150, "long.rgb");

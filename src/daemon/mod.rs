@@ -200,7 +200,6 @@ fn build(
         pipeline: name,
         params,
         paused: false,
-        base,
         relay,
         feed,
         parts,

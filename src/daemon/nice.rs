@@ -32,8 +32,11 @@ pub fn tasks_give_way() -> impl Fn(&gst::Message) + Send + Sync + 'static {
 
 /// Makes the calling thread give way, and those that it starts from now on.
 fn give_way() {
-    // SAFETY: changes a number of the calling thread. A refusal changes nothing.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+    // SAFETY: reads and changes a number of the calling thread. A refusal changes nothing.
+    unsafe {
+        let own = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, own + NICENESS);
+    }
 }
 
 glib::wrapper! {

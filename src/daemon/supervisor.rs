@@ -14,7 +14,6 @@ use tokio::{
 use super::{
     animation::Animation,
     bus,
-    clock::Base,
     feed::Feed,
     gallery::Gallery,
     handle::{Answer, Command, Telemetry},
@@ -73,7 +72,6 @@ pub struct Supervisor {
     pub pipeline: String,
     pub params: Params,
     pub paused: bool,
-    pub base: Base,
     pub relay: Relay,
     pub feed: Feed,
     pub parts: Parts,

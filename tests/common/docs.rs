@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-/// The part of a page under a heading, up to the next one of any level.
+/// The part of a page under a heading, up to the next one like it.
 #[track_caller]
 pub fn section(page: &str, heading: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);

@@ -29,9 +29,19 @@ const ROOM: u64 = 4 << 20;
 pub fn prepare(directory: &Path) -> anyhow::Result<()> {
     let shown = directory.display();
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {shown}"))?;
+    writable(directory).with_context(|| format!("cannot write to {shown}"))?;
     if room(directory).with_context(|| format!("cannot look into {shown}"))? < ROOM {
         // As the file itself says it when the disk fills up later.
         bail!(bus::NO_SPACE);
+    }
+    Ok(())
+}
+
+fn writable(directory: &Path) -> anyhow::Result<()> {
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    // SAFETY: the path ends in a zero byte.
+    if unsafe { libc::access(path.as_ptr(), libc::W_OK) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
     }
     Ok(())
 }
