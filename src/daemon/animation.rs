@@ -113,7 +113,7 @@ impl Figures {
     }
 }
 
-/// Dropping it without [`stop`](Self::stop) leaves its threads running.
+/// It is stopped when dropped, if it has not been before.
 pub struct Animation {
     pipeline: gst::Pipeline,
     poses: gst_app::AppSrc,
@@ -135,8 +135,7 @@ impl Animation {
         let animation = Self::build(plan, &around)?;
         bus::listen(&animation.pipeline, tell, nice::tasks_give_way());
         if animation.pipeline.set_state(gst::State::Playing).is_err() {
-            let why = bus::first_error(&animation.pipeline);
-            animation.stop();
+            let why = animation.failure();
             return Err(why.unwrap_or_else(|| anyhow!("the animation does not start")));
         }
         Ok(animation)
@@ -265,6 +264,12 @@ impl Animation {
     pub fn stop(&self) {
         // Going to NULL cannot fail, only take its time.
         let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+impl Drop for Animation {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
