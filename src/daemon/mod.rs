@@ -184,12 +184,15 @@ fn build(
     let (status_out, status) = watch::channel(status);
     let (params_out, params_in) = watch::channel(params);
     let handle = Handle { commands, status, params: params_in, telemetry: telemetry.clone() };
+    let mut showing = relay.showing();
+    // The first frame may be out already.
+    showing.mark_changed();
     let ears = Ears {
         commands: on_commands,
         notes: on_notes,
         of_sources: on_sources,
         of_outputs: on_outputs,
-        showing: relay.showing(),
+        showing,
         signals,
     };
     let gallery = Gallery::new(&config.gallery, &pipeline.animation.model).into();

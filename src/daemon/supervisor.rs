@@ -142,7 +142,9 @@ impl Supervisor {
                 Some(event) = ears.of_outputs.recv() => self.on_output(event),
                 Ok(()) = ears.showing.changed() => {
                     let showing = *ears.showing.borrow_and_update();
-                    self.on_showing(showing);
+                    if let Some(showing) = showing {
+                        self.on_showing(showing);
+                    }
                 }
                 _ = second.tick() => self.tick(),
                 _ = feeding.tick(), if fed.is_some() => self.notify.feed(self.relay.counts().frames),
@@ -248,15 +250,15 @@ impl Supervisor {
         self.publish();
     }
 
-    fn on_showing(&mut self, showing: Option<Showing>) {
+    fn on_showing(&mut self, showing: Showing) {
         if !std::mem::replace(&mut self.ready, true) {
             self.events.emit(Kind::Started, None, "the first frame is out");
             self.notify.ready();
         }
         let text = match showing {
-            Some(Showing::Live) => "the outputs carry the animation",
-            Some(Showing::Held) => "the outputs carry the last frame",
-            Some(Showing::Slate) | None => "the outputs carry the slate",
+            Showing::Live => "the outputs carry the animation",
+            Showing::Held => "the outputs carry the last frame",
+            Showing::Slate => "the outputs carry the slate",
         };
         self.events.emit(Kind::ShowingChanged, None, text);
         self.publish();
