@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use image::{RgbImage, imageops};
+use image::{DynamicImage, RgbImage, imageops};
 
 /// Wants moving pictures, and of what was shown meanwhile. Few of them may have passed unseen.
 #[track_caller]
@@ -31,7 +31,7 @@ pub fn judge(name: &str, pictures: &[RgbImage], shown: &[RgbImage]) {
 }
 
 /// Side of the copies that are compared: what a codec changes is gone at that size, what is in the picture is not.
-const SIDE: u32 = 48;
+const SIDE: u32 = 32;
 
 /// Pictures that were shown, to tell others by. What they all have in common, such as the background, does not count.
 struct Album {
@@ -53,22 +53,25 @@ impl Album {
     /// How like one of them a picture is, whatever its size: 1 the same, 0 nothing in common.
     fn likeness(&self, picture: &RgbImage) -> f64 {
         let picture = self.apart(small(picture));
-        self.pictures.iter().map(|shown| correlation(&picture, shown)).fold(-1., f64::max)
+        self.pictures.iter().map(|shown| dot(&picture, shown)).fold(-1., f64::max)
     }
 
+    /// What sets a picture apart, of length 1.
     fn apart(&self, picture: Vec<f64>) -> Vec<f64> {
-        picture.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect()
+        let apart: Vec<_> = picture.iter().zip(&self.mean).map(|(value, mean)| value - mean).collect();
+        let length = dot(&apart, &apart).sqrt().max(1.);
+        apart.into_iter().map(|value| value / length).collect()
     }
 }
 
 fn small(picture: &RgbImage) -> Vec<f64> {
-    let small = imageops::resize(picture, SIDE, SIDE, imageops::FilterType::Triangle);
-    small.into_raw().into_iter().map(f64::from).collect()
+    // By the type whose methods are compiled with the image crate, which is optimised.
+    let small = DynamicImage::ImageRgb8(picture.clone()).thumbnail_exact(SIDE, SIDE);
+    small.into_rgb8().into_raw().into_iter().map(f64::from).collect()
 }
 
-fn correlation(a: &[f64], b: &[f64]) -> f64 {
-    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1.)
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 /// Mean difference of two pictures of the same size, in levels of 255.
