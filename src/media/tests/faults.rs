@@ -77,20 +77,20 @@ fn a_fifo_that_nobody_reads() {
     fed.events.wait_for("a stall", |change| *change == PipeChange::Stalled);
     assert!(*lock(&fed.slowest) < PUSH);
     // It blocks in open(), where nothing can be done; a reader frees it, and it is opened again.
-    let mut reader = std::fs::File::open(&fifo).unwrap();
+    // One that writes too sees no end between two pipelines.
+    let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     let mut start = [0; 9];
     eventually("a stream", || {
         reader.read_exact(&mut start).ok()?;
         Some(())
     });
     assert_eq!(&start, b"YUV4MPEG2");
-    let reading = thread::Builder::new()
-        .name("reader".into())
-        .spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+    // Ends with the test.
+    let reading = thread::Builder::new().name("reader".into());
+    reading.spawn(move || std::io::copy(&mut reader, &mut std::io::sink())).unwrap();
     fed.events.running();
     let (closed, took) = fed.stop(Duration::from_secs(2));
     assert!(closed, "still open after {took:?}");
-    reading.unwrap().join().unwrap().unwrap();
 }
 
 #[test]
