@@ -108,8 +108,8 @@ fn observe(studio: &mut Studio, daemon: &Daemon, ways: &mut [Way]) -> Vec<RgbIma
     while started.elapsed() < Duration::from_secs(10) || ways.iter().any(|way| way.seen.len() < 30) {
         let counts = ways.iter().map(|way| way.seen.len());
         assert!(started.elapsed() < PATIENCE, "{:?} pictures", counts.collect::<Vec<_>>());
-        shown.push(without_time(&daemon.snapshot()));
         for way in &mut *ways {
+            shown.push(without_time(&daemon.snapshot()));
             way.seen.extend(look(studio, way.name));
         }
     }
