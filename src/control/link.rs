@@ -17,6 +17,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a client to take some bytes.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a client to take all of what is sent at once: one that takes a byte now and then holds it no longer than this.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Read at once.
 const CHUNK: usize = 8 * 1024;
 
@@ -110,8 +112,12 @@ impl Link {
     /// Sends bytes.
     ///
     /// # Errors
-    /// The client takes nothing for too long, or the connection failed.
-    pub async fn send(&mut self, mut bytes: Bytes) -> io::Result<()> {
+    /// The client takes nothing or takes too little for too long, or the connection failed.
+    pub async fn send(&mut self, bytes: Bytes) -> io::Result<()> {
+        timeout(SEND_TIMEOUT, self.send_unhurried(bytes)).await.map_err(|_| late("it reads too slowly"))?
+    }
+
+    async fn send_unhurried(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = timeout(STALL_TIMEOUT, self.stream.write(&bytes))
                 .await
