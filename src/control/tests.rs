@@ -1,7 +1,7 @@
 //! The sockets in this process, with a supervisor as small as can be: what a real daemon cannot be made to do at
 //! will (to be slow, to have gone away) is tried here. tests/control.rs has the real one, and foreign clients.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use keyframed_control::types::{
@@ -11,7 +11,7 @@ use keyframed_control::types::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UnixStream,
+    net::{TcpStream, UnixStream},
     sync::{Notify, broadcast, mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
@@ -112,14 +112,19 @@ async fn supervise(
 
 impl Server {
     async fn start() -> Self {
+        Self::start_at(None).await
+    }
+
+    /// One that listens for requests at this TCP address, too, and wants the token `secret` there.
+    async fn start_at(tcp: Option<SocketAddr>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ipc = |name: &str| format!("ipc://{}", folder.path().join(name).display());
         let control = Control {
             endpoint: ipc("control.sock"),
             telemetry_endpoint: ipc("telemetry.sock"),
-            tcp: None,
+            tcp,
             telemetry_tcp: None,
-            token: None,
+            token: tcp.map(|_| Token("secret".into())),
             mode: 0o600,
         };
         let (commands, received) = mpsc::channel(16);
@@ -150,12 +155,7 @@ impl Server {
     /// A client of the test's own, after the handshake.
     async fn raw(&self, socket: &str, kind: &str) -> UnixStream {
         let mut stream = UnixStream::connect(self.path(socket)).await.unwrap();
-        stream.write_all(&zmtp::greeting()).await.unwrap();
-        stream.write_all(&zmtp::ready(kind)).await.unwrap();
-        let mut hello = vec![0; zmtp::GREETING];
-        stream.read_exact(&mut hello).await.unwrap();
-        hello.resize(zmtp::ready(if socket.starts_with("control") { "ROUTER" } else { "PUB" }).len(), 0);
-        stream.read_exact(&mut hello).await.unwrap();
+        shake_hands(&mut stream, kind, if socket.starts_with("control") { "ROUTER" } else { "PUB" }).await;
         stream
     }
 
@@ -165,6 +165,34 @@ impl Server {
         assert!(!self.folder.path().join("control.sock").exists());
         assert!(!self.folder.path().join("telemetry.sock").exists());
     }
+}
+
+async fn shake_hands(stream: &mut impl Stream, ours: &str, theirs: &str) {
+    stream.write_all(&zmtp::greeting()).await.unwrap();
+    stream.write_all(&zmtp::ready(ours)).await.unwrap();
+    let mut hello = vec![0; zmtp::GREETING + zmtp::ready(theirs).len()];
+    stream.read_exact(&mut hello).await.unwrap();
+}
+
+/// A message of one part from a stream after its handshake.
+async fn receive_raw(stream: &mut impl Stream) -> Value {
+    let body = async {
+        let len = match stream.read_u8().await.unwrap() {
+            0 => u64::from(stream.read_u8().await.unwrap()),
+            2 => stream.read_u64().await.unwrap(),
+            flags => panic!("a frame with flags {flags}"),
+        };
+        let mut body = vec![0; len as usize];
+        stream.read_exact(&mut body).await.unwrap();
+        body
+    };
+    serde_json::from_slice(&timeout(PATIENCE, body).await.expect("a message")).unwrap()
+}
+
+/// Whether the server closes the connection, within a few times what it waits itself.
+async fn is_closed(stream: &mut impl Stream) -> bool {
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.is_ok()
 }
 
 fn endpoint(path: &Path) -> String {
@@ -213,6 +241,114 @@ async fn a_slow_command_stops_neither_others_nor_its_own_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_answered_whatever_is_under_way() {
+    let server = Server::start().await;
+    let ping = b"\x04\x0c\x04PING\x00\x00hello";
+    let pong = b"\x04\x0a\x04PONGhello";
+    let batch = json!([{"jsonrpc": "2.0", "id": 1, "method": "reload"}]).to_string().into_bytes();
+    let eight: Vec<_> = (0..8).map(|i| request(i, "reload", json!({}))).collect();
+    for requests in [vec![batch], eight] {
+        let count = requests.len();
+        let mut client = server.raw("control.sock", "DEALER").await;
+        for request in requests {
+            client.write_all(&zmtp::message(&[request.into()])).await.unwrap();
+        }
+        // These wait behind what is under way, and the PING behind them does not.
+        for i in 100..110 {
+            let waits = Bytes::from(request(i, "status", json!({})));
+            client.write_all(&zmtp::message(&[waits])).await.unwrap();
+        }
+        client.write_all(ping).await.unwrap();
+        let mut answer = vec![0; pong.len()];
+        timeout(PATIENCE, client.read_exact(&mut answer)).await.expect("a PONG").unwrap();
+        assert_eq!(answer, pong);
+        let mut ids = Vec::new();
+        for _ in 0..count + 10 {
+            server.reload.notify_one();
+            let reply = receive_raw(&mut client).await;
+            ids.push(reply.get("id").and_then(Value::as_u64));
+        }
+        assert_eq!(ids.iter().filter(|id| id.is_some_and(|id| id >= 100)).count(), 10, "{ids:?}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_have_a_bound() {
+    let server = Server::start().await;
+    let mut dealer = server.dealer().await;
+    let mut deaf = Vec::new();
+    // More pictures than there is room for.
+    for _ in 0..budget::MOST / (8 * 2_000_000) + 2 {
+        let mut client = server.raw("control.sock", "DEALER").await;
+        for i in 0..8 {
+            let request = Bytes::from(request(i, "snapshot", json!({})));
+            client.write_all(&zmtp::message(&[request])).await.unwrap();
+        }
+        deaf.push(client);
+    }
+    let refused = loop {
+        let reply = call(&mut dealer, 1, "snapshot", json!({})).await;
+        if reply["error"].is_object() {
+            break reply["error"].clone();
+        }
+    };
+    assert_eq!(refused["code"], keyframed_control::code::TOO_LARGE, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("try again"), "{refused}");
+    // Small answers always get through.
+    assert!(call(&mut dealer, 2, "status", json!({})).await["result"].is_object());
+    drop(deaf);
+    let mercy = async { while call(&mut dealer, 3, "snapshot", json!({})).await["error"].is_object() {} };
+    timeout(PATIENCE, mercy).await.expect("room again");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_from_the_network_are_sent_away_and_keep_nobody_out() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::start_at(Some(port)).await;
+    let connect = async || {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        shake_hands(&mut stream, "DEALER", "ROUTER").await;
+        stream
+    };
+    let mut known = connect().await;
+    let ask = |token: &'static str| {
+        let request = Bytes::from(request(1, "status", json!({})));
+        zmtp::message(&[Bytes::from_static(token.as_bytes()), request])
+    };
+    known.write_all(&ask("secret")).await.unwrap();
+    assert!(receive_raw(&mut known).await["result"].is_object());
+    let mut guessing = connect().await;
+    guessing.write_all(&ask("wrong")).await.unwrap();
+    let told = receive_raw(&mut guessing).await;
+    assert_eq!(told["error"]["code"], keyframed_control::code::UNAUTHORIZED);
+    assert!(is_closed(&mut guessing).await);
+
+    // Every place that the network has; the local socket has its own.
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CLIENTS - 1 {
+        silent.push(TcpStream::connect(port).await.unwrap());
+    }
+    let mut local = server.dealer().await;
+    assert!(call(&mut local, 1, "status", json!({})).await["result"].is_object());
+    // Some of them shake hands, ask without a token and would stay.
+    for stream in silent.iter_mut().step_by(64) {
+        shake_hands(stream, "DEALER", "ROUTER").await;
+        stream.write_all(&zmtp::message(&[request(1, "status", json!({})).into()])).await.unwrap();
+        let told = receive_raw(stream).await;
+        assert!(told["error"]["message"].as_str().unwrap().contains("token is needed"), "{told}");
+    }
+    for stream in &mut silent {
+        assert!(is_closed(stream).await, "a stranger is kept");
+    }
+    // Who has shown it stays.
+    known.write_all(&ask("secret")).await.unwrap();
+    assert!(receive_raw(&mut known).await["result"].is_object());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_carried_out_in_order_and_notifications_are_silent() {
     let server = Server::start().await;
     let mut dealer = server.dealer().await;
@@ -229,6 +365,9 @@ async fn a_batch_is_carried_out_in_order_and_notifications_are_silent() {
     assert_eq!(replies[0]["result"]["seed"], 1);
     assert_eq!(replies[1]["error"]["data"]["param"], "lambda");
     assert_eq!(replies[2]["result"]["seed"], 1, "a refused change changes nothing");
+    let silent = json!({"jsonrpc": "2.0", "method": "params.set", "params": [1]});
+    dealer.send(silent.to_string().into_bytes().into()).await.unwrap();
+    assert!(call(&mut dealer, 6, "params.get", json!([])).await["result"].is_object());
     // What follows a batch waits for its end.
     let again = json!([{"jsonrpc": "2.0", "method": "params.set", "params": {"seed": 9}}]);
     dealer.send(again.to_string().into_bytes().into()).await.unwrap();
