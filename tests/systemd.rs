@@ -213,3 +213,43 @@ fn what_was_enabled_is_so_after_a_removal_and_not_after_a_purge() {
         said(&output)
     );
 }
+
+#[test]
+fn the_page_on_running_says_what_the_units_do() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for unit in ["keyframed.service", "user/keyframed.service"] {
+        let unit = fs::read_to_string(shipped(unit)).unwrap();
+        for (setting, told) in [
+            ("Restart=on-failure", "A daemon that fails is started again"),
+            ("RestartSec=2\n", "started again after 2 s"),
+            ("StartLimitBurst=5\n", "after five starts"),
+            ("StartLimitIntervalSec=2min", "within two minutes"),
+            ("WatchdogSec=15\n", "if none does for 15 s"),
+            ("TimeoutStopSec=10\n", "systemd waits 10 s at most"),
+        ] {
+            assert!(unit.contains(setting) && words.contains(told), "{setting}: {told}");
+        }
+    }
+    // The user's configuration is made as it says.
+    let home = tempfile::tempdir().unwrap();
+    let line = |start: &str| {
+        let mut lines = page.lines().filter_map(|line| line.strip_prefix("    "));
+        lines.find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}")).to_owned()
+    };
+    let script =
+        [line("mkdir "), line("keyframed config init "), "keyframed config check --skip-devices".into()];
+    let programs = Path::new(env!("CARGO_BIN_EXE_keyframed")).parent().unwrap().display().to_string();
+    let output = Command::new("bash")
+        .args(["-e", "-c", &script.join("\n")])
+        .env("HOME", home.path())
+        .env_remove("XDG_CONFIG_HOME")
+        .env("PATH", format!("{programs}:{}", env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && said(&output).contains(".config/keyframed/keyframed.toml"),
+        "{}",
+        said(&output)
+    );
+}

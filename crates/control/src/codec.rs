@@ -101,7 +101,7 @@ fn call(value: Value) -> Result<Call, Refused> {
     checked.map_err(|error| {
         // What is no request at all may have been meant as one, so it is answered; a notification never is.
         let silent = is_notification && error.code == code::INVALID_PARAMS;
-        (!silent).then(|| Response { id: answer_to, outcome: Err(error) })
+        (!silent).then_some(Response { id: answer_to, outcome: Err(error) })
     })
 }
 

@@ -51,10 +51,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
         ("[control] telemetry_endpoint", &control.telemetry_endpoint),
     ];
     for (part, endpoint) in endpoints {
-        if let Some(path) = endpoint.strip_prefix("ipc://") {
-            if let Err(why) = socket_file(Path::new(path)) {
-                findings.error(part, why);
-            }
+        let file = endpoint.strip_prefix("ipc://").map(|path| socket_file(Path::new(path)));
+        if let Some(Err(why)) = file {
+            findings.error(part, why);
         }
     }
 }
