@@ -18,13 +18,12 @@ pub struct Budget(Arc<Semaphore>);
 /// Part of the budget, given back when this is dropped.
 pub type Share = Option<OwnedSemaphorePermit>;
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST)))
-    }
-}
-
 impl Budget {
+    /// Of so many bytes.
+    pub fn of(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
     /// Takes what a response needs. One that there is no room for becomes an error, which needs none.
     pub fn charge(&self, response: Response) -> (Response, Share) {
         let bytes = size(&response);
@@ -72,7 +71,7 @@ mod tests {
 
     #[test]
     fn large_answers_share_the_budget_and_small_ones_always_get_through() {
-        let budget = Budget(Arc::new(Semaphore::new(100_000)));
+        let budget = Budget::of(100_000);
         let (first, share) = budget.charge(response(90_000));
         assert!(first.outcome.is_ok());
         let refused = budget.charge(response(20_000)).0.outcome.unwrap_err();
@@ -81,7 +80,7 @@ mod tests {
         drop(share);
         let (second, _share) = budget.charge(response(20_000));
         assert!(second.outcome.is_ok());
-        let refused = Budget::default().charge(response(MOST)).0.outcome.unwrap_err();
+        let refused = Budget::of(MOST).charge(response(MOST)).0.outcome.unwrap_err();
         assert!(refused.message.contains("at most"), "{refused}");
     }
 }

@@ -55,6 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Sockets {
     requests: Vec<Door>,
     telemetry: Vec<Door>,
+    budget: Budget,
 }
 
 /// A socket, and what it asks of those who come in.
@@ -88,6 +89,7 @@ pub fn bind(config: &Control) -> anyhow::Result<Sockets> {
     Ok(Sockets {
         requests: doors(&config.endpoint, config.tcp).context("control socket")?,
         telemetry: doors(&config.telemetry_endpoint, config.telemetry_tcp).context("telemetry socket")?,
+        budget: Budget::of(budget::MOST),
     })
 }
 
@@ -126,7 +128,7 @@ impl Sockets {
             background.spawn(door.serve(Service::Telemetry(ring.clone()), stopped.clone()));
         }
         let mut requests = JoinSet::new();
-        let service = requests::Service { methods: Methods::new(handle), budget: Budget::default() };
+        let service = requests::Service { methods: Methods::new(handle), budget: self.budget };
         let service = Service::Requests(service, stopped.clone());
         for door in self.requests {
             requests.spawn(door.serve(service.clone(), stopped.clone()));
