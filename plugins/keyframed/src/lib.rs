@@ -18,6 +18,7 @@ pub mod lcmanimate;
 mod loading;
 mod models;
 mod params;
+pub mod picture;
 mod reference;
 mod video;
 
