@@ -200,6 +200,25 @@ fn fragment() {
 }
 
 #[test]
+fn a_fragment_with_sound_of_its_own_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("out.mp4");
+    let launch = format!(
+        "videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency ! queue ! mux. \
+         audiotestsrc is-live=true ! audioconvert ! alawenc ! queue ! mux. qtmux name=mux ! filesink location={}",
+        file.display()
+    );
+    let mut fed = Fed::start(&output(OutputKind::Fragment { launch }));
+    fed.events.running();
+    eventually("frames", || (fed.pipe.status().frames > 20).then_some(()));
+    let (closed, took) = fed.stop(LIMIT);
+    assert!(closed && took < LIMIT / 4, "{closed} {took:?}");
+    // Its index comes last.
+    let seen = ffmpeg(&["-i", file.to_str().unwrap()], 15).unwrap();
+    assert!(seen.log.contains("Audio: pcm_alaw"), "{}", seen.log);
+}
+
+#[test]
 fn size_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.y4m");
