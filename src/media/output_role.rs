@@ -14,6 +14,7 @@ use keyframed_engine::SECOND;
 use super::{
     output,
     output_feed::{Entry, Feed},
+    outputs::network,
     pipe::{PipeChange, Shared, lock},
     runner::{End, Role},
     transition::Transition,
@@ -151,7 +152,11 @@ impl Role for OutputRole {
         if self.waits_for_readers() {
             return state >= gst::State::Paused && self.progress.pushed > 0;
         }
-        self.progress.passed > 0 && state == gst::State::Playing
+        let connected = match self.output.kind {
+            OutputKind::SrtCaller { .. } => network::srt_is_connected(pipeline),
+            _ => true,
+        };
+        self.progress.passed > 0 && state == gst::State::Playing && connected
     }
 
     fn settle(&self, again: bool) -> Duration {
@@ -159,9 +164,7 @@ impl Role for OutputRole {
             // Whether there is room on the disk is seen when the first fragments are written.
             OutputKind::Recording { .. } if again => Duration::from_secs(3),
             // They begin to connect when the first frame comes.
-            OutputKind::SrtCaller { .. } | OutputKind::Rtmp { .. } | OutputKind::Rtsp { .. } => {
-                Duration::from_secs(1)
-            }
+            OutputKind::Rtmp { .. } | OutputKind::Rtsp { .. } => Duration::from_secs(1),
             _ if again => Duration::from_secs(1),
             _ => Duration::ZERO,
         }
