@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use gst::prelude::*;
 
 use super::encoder;
 use crate::{
@@ -51,10 +52,20 @@ pub fn srt_caller(
     Ok(parts)
 }
 
+/// Whether the listener that an SRT output calls has answered. Frames go into the encoder before that.
+pub fn srt_is_connected(pipeline: &gst::Pipeline) -> bool {
+    let stats = pipeline.by_name(SRT_SINK).map(|sink| sink.property::<gst::Structure>("stats"));
+    stats.and_then(|stats| stats.get::<i64>("packets-sent").ok()).is_some_and(|sent| sent > 0)
+}
+
+/// The sink's name in its pipeline.
+const SRT_SINK: &str = "srt";
+
 fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
     let sink = make_with(
         "srtsink",
         &[
+            ("name", SRT_SINK),
             // With the mode in it: a listener's address is kept apart from a caller's when it is read.
             ("uri", uri),
             ("latency", &millis(latency)),

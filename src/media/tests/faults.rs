@@ -39,7 +39,15 @@ fn srt_to(peer: SocketAddr) -> OutputKind {
 fn srt_peer_never_answers() {
     // It is there, and silent.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    fails(srt_to(silent.local_addr().unwrap()));
+    let mut fed = Fed::start(&output(srt_to(silent.local_addr().unwrap())));
+    let change = fed.events.wait_for("anything", |_| true);
+    eprintln!("{change:?}");
+    assert!(matches!(change, PipeChange::Failed(_)), "nobody has answered: {change:?}");
+    eventually("more attempts", || (fed.pipe.status().restarts > 1).then_some(()));
+    assert_eq!(fed.events.drain(), []);
+    let (_, took) = fed.stop(Duration::from_secs(2));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(*lock(&fed.slowest) < PUSH, "{:?}", lock(&fed.slowest));
 }
 
 #[test]
@@ -104,6 +112,27 @@ fn stop_does_not_wait_for_who_blocks() {
     let (closed, took) = fed.stop(Duration::from_secs(1));
     assert!(!closed);
     assert!(took < Duration::from_secs(3), "{took:?}");
+    // Lets its thread go.
+    drop(std::fs::File::open(&fifo));
+}
+
+#[test]
+fn the_earliest_deadline_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let launch = format!("identity ! filesink location={}", fifo.display());
+    let fed = Fed::start(&output(OutputKind::Fragment { launch }));
+    eventually("frames in front of it", || (fed.pipe.status().queue_frames > 0).then_some(()));
+    let started = Instant::now();
+    // As a reload that replaces an output, and then the end of it all.
+    let unhurried = fed.pipe.stop(LIMIT);
+    let hurried = fed.pipe.stop(Duration::from_millis(500));
+    let later = fed.pipe.stop(LIMIT);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let closed = runtime.block_on(async { (hurried.await, unhurried.await, later.await) });
+    assert_eq!(closed, (false, false, false));
+    assert!(started.elapsed() < LIMIT / 4, "{:?}", started.elapsed());
     // Lets its thread go.
     drop(std::fs::File::open(&fifo));
 }

@@ -145,6 +145,20 @@ fn what_is_no_video_is_told_once() {
 }
 
 #[test]
+fn a_repeated_failure_is_told_each_time_and_is_news_once() {
+    let kind = SourceKind::File { path: "/nosuch.mp4".into(), repeat: true };
+    let mut source = Opened::start(kind, TIMEOUT);
+    let news: Vec<bool> = (0..3)
+        .map(|_| {
+            let event = eventually("an event", || source.events.0.try_recv().ok());
+            assert!(matches!(event.change, PipeChange::Failed(_)), "{event:?}");
+            event.news
+        })
+        .collect();
+    assert_eq!(news, [true, false, false]);
+}
+
+#[test]
 fn udp() {
     let directory = tempfile::tempdir().unwrap();
     let port = udp_port();
