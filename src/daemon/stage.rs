@@ -381,7 +381,7 @@ mod tests {
     /// A stage on its way to an animation from this plan.
     fn stage(wanted: Plan) -> (Stage, mpsc::Receiver<Note>) {
         gst::init().unwrap();
-        let _ = gstkeyframed::plugin_register_static();
+        gstkeyframed::plugin_register_static().unwrap();
         let (base, telemetry) = (Base::start(), broadcast::Sender::new(10));
         let slate = slate::draw(None, wanted.video);
         // Its thread ends at once: nobody looks at the output.
