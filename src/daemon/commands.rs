@@ -192,3 +192,35 @@ async fn in_turn<T: Send + 'static>(
 fn failed(error: &anyhow::Error) -> ErrorObject {
     ErrorObject::failed(format!("{error:#}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_done_out_of_turn_or_for_who_has_gone_away() {
+        let turns = Arc::new(Semaphore::new(1));
+        let begin = |work: Box<dyn FnOnce() -> u32 + Send>| {
+            let (answer, answered) = oneshot::channel();
+            (tokio::spawn(in_turn(turns.clone(), answer, || Ok(work()))), answered)
+        };
+        let ((go, goes), (done, is_done)) = (sync_channel::<()>(1), sync_channel(10));
+        let done_too = done.clone();
+        let first = begin(Box::new(move || goes.recv().map_or(0, |()| 1)));
+        while turns.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let second = begin(Box::new(move || done.send(2).map_or(0, |()| 2)));
+        let third = begin(Box::new(move || done_too.send(3).map_or(0, |()| 3)));
+        drop(second.1);
+        // It does not wait for its turn to notice.
+        second.0.await.unwrap();
+        go.send(()).unwrap();
+        assert_eq!((first.1.await.unwrap(), third.1.await.unwrap()), (Ok(1), Ok(3)));
+        assert_eq!(is_done.try_iter().collect::<Vec<_>>(), [3]);
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,7 +13,6 @@ use keyframed_control::types::{PartState, PartStatus};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::timeout_at,
 };
 
 use super::{clock::Base, feed::Feed, relay::Relay, supervisor::Note};
@@ -100,7 +98,7 @@ impl Parts {
     /// Another source, or the same with other settings.
     pub fn set_source(&mut self, name: &str, source: &Source) {
         self.source = (name.to_owned(), source.clone());
-        match self.close_source(CLOSING) {
+        match self.close_source(Instant::now() + CLOSING) {
             true => self.closing_sources += 1,
             false => self.open_source(),
         }
@@ -118,7 +116,7 @@ impl Parts {
         self.outputs.clone_from(outputs);
         self.video = video;
         for name in stop {
-            if self.close_output(name, CLOSING) {
+            if self.close_output(name, Instant::now() + CLOSING) {
                 self.closing_outputs.insert(name.clone());
             }
         }
@@ -135,12 +133,12 @@ impl Parts {
     /// Begins to close everything for good; recordings are finalised. The future is true if all is closed at
     /// `deadline`, what was being closed before included.
     pub fn stop(&mut self, deadline: Instant) -> impl Future<Output = bool> + use<> {
-        let limit = left(deadline);
+        let deadline = deadline.checked_sub(SAYING_SO).unwrap_or(deadline);
         let names: Vec<_> = self.open_outputs.keys().cloned().collect();
         for name in names {
-            self.close_output(&name, limit);
+            self.close_output(&name, deadline);
         }
-        self.close_source(limit);
+        self.close_source(deadline);
         self.end.send_replace(Some(deadline));
         let mut closing = std::mem::take(&mut self.closing);
         async move {
@@ -201,11 +199,11 @@ impl Parts {
     }
 
     /// Whether there was one.
-    fn close_source(&mut self, limit: Duration) -> bool {
+    fn close_source(&mut self, deadline: Instant) -> bool {
         let Some(open) = self.open_source.take() else { return false };
         open.valve.store(false, Relaxed);
         self.around.feed.interrupt();
-        self.close(move |limit| open.pipe.stop(limit), limit, Note::SourceClosed);
+        self.close(move |deadline| open.pipe.stop_by(deadline), deadline, Note::SourceClosed);
         true
     }
 
@@ -229,34 +227,29 @@ impl Parts {
     }
 
     /// Whether there was one.
-    fn close_output(&mut self, name: &str, limit: Duration) -> bool {
+    fn close_output(&mut self, name: &str, deadline: Instant) -> bool {
         let Some(pipe) = self.open_outputs.remove(name) else { return false };
         self.around.relay.detach(name);
-        self.close(move |limit| pipe.stop(limit), limit, Note::OutputClosed(name.to_owned()));
+        self.close(move |deadline| pipe.stop_by(deadline), deadline, Note::OutputClosed(name.to_owned()));
         true
     }
 
-    /// Begins to close a part within `limit`, or by the end of everything if that is sooner. `stop` owns the part.
-    fn close<F>(&mut self, stop: impl Fn(Duration) -> F + Send + 'static, limit: Duration, note: Note)
+    /// Begins to close a part by `deadline`, or by the end of everything if that is sooner. `stop` owns the part.
+    fn close<F>(&mut self, stop: impl Fn(Instant) -> F + Send + 'static, deadline: Instant, note: Note)
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        let closed = stop(limit);
+        let closed = stop(deadline);
         let (mut end, notes) = (self.end.subscribe(), self.around.notes.clone());
         self.closing.spawn(async move {
-            let mut closed = pin!(closed);
             let end = async { end.wait_for(Option::is_some).await.ok().and_then(|end| *end) };
             tokio::select! {
-                closed = &mut closed => {
+                closed = closed => {
                     // Not by this task: it may be waited for by who takes notes.
                     tokio::spawn(async move { notes.send(note).await });
                     closed
                 }
-                Some(deadline) = end => {
-                    // Only the wish for an earlier end counts: the first answer tells how it went.
-                    drop(stop(left(deadline)));
-                    timeout_at(deadline.into(), closed).await.unwrap_or(false)
-                }
+                Some(sooner) = end => stop(sooner).await,
             }
         });
     }
@@ -265,11 +258,6 @@ impl Parts {
     fn forget_closed(&mut self) {
         while self.closing.try_join_next().is_some() {}
     }
-}
-
-/// For parts to close, if everything is to be over at `deadline`.
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).saturating_sub(SAYING_SO)
 }
 
 fn status(name: &str, kind: &str, pipe: Option<PipeStatus>) -> PartStatus {

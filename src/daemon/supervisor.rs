@@ -228,35 +228,34 @@ impl Supervisor {
     }
 
     fn on_source(&mut self, event: PipeEvent) {
-        let part = format!("source {}", event.name);
-        match event.change {
-            PipeChange::Running => self.events.emit(Kind::SourceRunning, Some(&part), "frames come"),
-            PipeChange::Failed(why) => self.lost_source(&part, &why),
-            PipeChange::Stalled => self.lost_source(&part, "it gives no frames any more"),
-            PipeChange::Eos => self.lost_source(&part, "it is over"),
-            PipeChange::File(_) => {}
+        // Whether it is news or not, no poses come.
+        let (kind, why) = match event.change {
+            PipeChange::Running => (Kind::SourceRunning, "frames come".into()),
+            PipeChange::Failed(why) => (Kind::SourceLost, why),
+            PipeChange::Stalled => (Kind::SourceLost, "it gives no frames any more".into()),
+            PipeChange::Eos => (Kind::SourceLost, "it is over".into()),
+            PipeChange::File(_) => return,
+        };
+        if kind == Kind::SourceLost {
+            self.feed.interrupt();
         }
-        self.publish();
-    }
-
-    fn lost_source(&mut self, part: &str, why: &str) {
-        self.feed.interrupt();
-        self.events.emit(Kind::SourceLost, Some(part), why);
+        self.tell(kind, &format!("source {}", event.name), why, event.news);
     }
 
     fn on_output(&mut self, event: PipeEvent) {
-        let part = format!("output {}", event.name);
-        match event.change {
-            PipeChange::Running => self.events.emit(Kind::OutputRunning, Some(&part), "frames go out"),
-            PipeChange::Failed(why) => self.events.emit(Kind::OutputLost, Some(&part), why),
-            PipeChange::Stalled => {
-                self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more")
-            }
-            PipeChange::Eos => self.events.emit(Kind::OutputLost, Some(&part), "it ended"),
-            PipeChange::File(file) => {
-                let recorded = format!("recording to {}", file.display());
-                self.events.emit(Kind::RecordingFile, Some(&part), recorded);
-            }
+        let (kind, why) = match event.change {
+            PipeChange::Running => (Kind::OutputRunning, "frames go out".into()),
+            PipeChange::Failed(why) => (Kind::OutputLost, why),
+            PipeChange::Stalled => (Kind::OutputLost, "it takes no frames any more".into()),
+            PipeChange::Eos => (Kind::OutputLost, "it ended".into()),
+            PipeChange::File(file) => (Kind::RecordingFile, format!("recording to {}", file.display())),
+        };
+        self.tell(kind, &format!("output {}", event.name), why, event.news);
+    }
+
+    fn tell(&mut self, kind: Kind, part: &str, message: String, news: bool) {
+        if news {
+            self.events.emit(kind, Some(part), message);
         }
         self.publish();
     }
