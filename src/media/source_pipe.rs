@@ -79,6 +79,7 @@ impl SourcePipe {
     }
 
     /// As [`stop_by`](Self::stop_by), `limit` from now.
+    #[cfg(test)]
     pub fn stop(&self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
         self.stop_by(Instant::now() + limit)
     }

@@ -181,9 +181,9 @@ fn the_output_never_misses_a_tick() {
         status["source"]["name"] == "figure" && status["source"]["state"] == "running"
     });
     showing(&daemon, "live");
-    let after = daemon.call(&["status"]);
+    let before = before["stats"]["key_frames"].as_u64();
+    let after = daemon.wait("key frames", |status| status["stats"]["key_frames"].as_u64() > before);
     assert_eq!(after["pipeline"], "figure");
-    assert!(after["stats"]["key_frames"].as_u64() > before["stats"]["key_frames"].as_u64());
     assert_eq!(daemon.log().matches("model-loaded").count(), 1, "the networks stay for another source");
 
     let reloaded = {
