@@ -1,6 +1,7 @@
 //! The animation pipeline: poses in, canvas frames for the relay out.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,6 +18,7 @@ use super::{
     bus,
     clock::Base,
     figures::{Figures, to_millis},
+    gallery,
     handle::Telemetry,
     nice, params,
     relay::Relay,
@@ -38,6 +40,8 @@ pub struct Plan {
     pub params: Params,
     /// Reference in force; `None`: the model's own.
     pub reference: Option<PathBuf>,
+    /// Whether a client chose that, from the gallery.
+    pub chosen: bool,
     /// The canvas.
     pub video: Video,
 }
@@ -45,7 +49,7 @@ pub struct Plan {
 impl Plan {
     /// Of a pipeline as configured.
     pub fn of(config: &Config, params: Params, video: Video) -> Self {
-        Self { config: config.clone(), params, reference: config.reference.clone(), video }
+        Self { config: config.clone(), params, reference: config.reference.clone(), chosen: false, video }
     }
 
     /// Whether an animation can become the other while it runs.
@@ -90,16 +94,20 @@ impl Animation {
         around: Surroundings,
         tell: impl Fn(bus::Said) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let animation = Self::build(plan, &around)?;
+        let chosen =
+            plan.reference.as_deref().filter(|_| plan.chosen).map(gallery::open_again).transpose()?;
+        let animation = Self::build(plan, chosen.as_ref(), &around)?;
         bus::listen(&animation.pipeline, tell, nice::tasks_give_way()?);
         if animation.pipeline.set_state(gst::State::Playing).is_err() {
             let why = animation.failure();
             return Err(why.unwrap_or_else(|| anyhow!("the animation does not start")));
         }
+        // By now it has been read.
+        drop(chosen);
         Ok(animation)
     }
 
-    fn build(plan: Plan, around: &Surroundings) -> anyhow::Result<Self> {
+    fn build(plan: Plan, chosen: Option<&File>, around: &Surroundings) -> anyhow::Result<Self> {
         let poses = gst_app::AppSrc::builder()
             .name("poses")
             .is_live(true)
@@ -110,7 +118,7 @@ impl Animation {
             .max_time(gst::ClockTime::ZERO)
             .leaky_type(gst_app::AppLeakyType::Downstream)
             .build();
-        let stages = stages(&plan)?;
+        let stages = stages(&plan, chosen)?;
         let rate = fraction(plan.video.rate);
         let rgb = || gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).framerate(rate);
         let canvas = rgb()
@@ -201,8 +209,8 @@ impl Drop for Animation {
     }
 }
 
-/// The three stages, set as planned.
-fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
+/// The three stages, set as planned; with the picture in the open file, if there is one.
+fn stages(plan: &Plan, chosen: Option<&File>) -> anyhow::Result<gst::Element> {
     let stages = make("avataranimate")?;
     let config = &plan.config;
     for (name, value) in [("model", &config.model), ("device", &config.device)] {
@@ -215,7 +223,7 @@ fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
         let value = value.with_context(|| format!("the animation takes no {name} {nick:?}"))?;
         stages.set_property_from_value(name, &value);
     }
-    if let Some(path) = &plan.reference {
+    if let Some(path) = chosen.map(gallery::link_to).or_else(|| plan.reference.clone()) {
         let path = path.to_str().with_context(|| format!("{}: this name is no UTF-8", path.display()))?;
         stages.set_property("reference", path);
     }

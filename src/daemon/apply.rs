@@ -116,7 +116,10 @@ impl Supervisor {
         let mut wanted = Plan::of(&pipeline.animation, self.params, *video);
         match changes.reference {
             Some(_) => self.pictures.overrule(),
-            None => wanted.reference.clone_from(&self.stage.wanted().reference),
+            None => {
+                let now = self.stage.wanted();
+                (wanted.reference, wanted.chosen) = (now.reference.clone(), now.chosen);
+            }
         }
         self.gallery = Gallery::new(&self.config.gallery, &pipeline.animation.model);
         self.stage.set(wanted);

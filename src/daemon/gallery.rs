@@ -148,6 +148,15 @@ fn open_inside(folder: &Path, path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens a picture that a client has chosen before, by its name without links: one that is there now was put there since,
+/// and may lead out of the gallery.
+///
+/// # Errors
+/// One sentence that names the file.
+pub fn open_again(path: &Path) -> anyhow::Result<File> {
+    open_inside(Path::new("/"), path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
 /// A name of the very file that is open, wherever it lies by now; of this process only.
 pub fn link_to(file: &File) -> PathBuf {
     use std::os::fd::AsRawFd as _;
@@ -228,11 +237,14 @@ mod tests {
         // Put there after the path was looked up.
         fs::create_dir(two.join("deep")).unwrap();
         picture(&two.join("deep/x.png"));
-        assert!(open_inside(&two, &two.join("deep/x.png")).is_ok());
+        assert!(
+            open_inside(&two, &two.join("deep/x.png")).is_ok() && open_again(&two.join("deep/x.png")).is_ok()
+        );
         symlink(&outside, two.join("swapped")).unwrap();
         symlink(&secret, two.join("swapped.png")).unwrap();
         for swapped in ["swapped/secret.png", "swapped.png", "deep"] {
             assert!(open_inside(&two, &two.join(swapped)).is_err(), "{swapped}");
+            assert!(open_again(&two.join(swapped)).is_err(), "{swapped}");
         }
         // What was opened stays what it was.
         let (file, _) = gallery.open(&Choice::Name("bob".into())).unwrap();

@@ -127,7 +127,7 @@ impl Stage {
 
     /// This reference was set, on the animation of this generation.
     pub fn note_reference(&mut self, generation: u64, path: PathBuf) {
-        self.wanted.reference = Some(path.clone());
+        (self.wanted.reference, self.wanted.chosen) = (Some(path.clone()), true);
         match &mut self.phase {
             Phase::Running(animation) if generation == self.generation => {
                 animation.note_reference(Some(path));
@@ -140,7 +140,8 @@ impl Stage {
     pub fn restore_reference(&mut self) {
         if let Phase::Running(animation) = &mut self.phase {
             animation.note_reference(self.wanted.reference.clone());
-            self.pictures.restore(animation.reference_setter(), self.wanted.reference.clone());
+            let Plan { reference, chosen, .. } = &self.wanted;
+            self.pictures.restore(animation.reference_setter(), reference.clone(), *chosen);
         }
     }
 

@@ -126,3 +126,22 @@ fn a_reference_asked_for_before_a_switch_does_not_win() {
     assert!(!daemon.log().contains("large.png\""), "{}", daemon.log());
     daemon.stop();
 }
+
+#[test]
+fn a_chosen_reference_that_was_exchanged_for_a_link_is_not_followed() {
+    let (_alone, bench) = (alone(), bench());
+    let mut daemon = start(&bench, &(base(&bench, "cpu") + &figure()));
+    daemon.wait_live();
+    let chosen = bench.path("gallery/two.png");
+    daemon.call(&["reference.set", "two"]);
+    fs::rename(&chosen, bench.path("outside.png")).unwrap();
+    std::os::unix::fs::symlink(bench.path("outside.png"), &chosen).unwrap();
+    // Other networks: the reference is read anew.
+    daemon.rewrite(&(base(&bench, "auto") + &figure()));
+    daemon.call(&["reload"]);
+    daemon.wait("failure", |_| daemon.log().contains("animation-lost"));
+    assert!(daemon.log().contains("two.png cannot be opened"), "{}", daemon.log());
+    fs::rename(bench.path("outside.png"), &chosen).unwrap();
+    daemon.wait("its return", |status| status["loaded"] == true && status["showing"] == "live");
+    daemon.stop();
+}
