@@ -207,7 +207,11 @@ impl Role for SourceRole {
     }
 
     fn settle(&self, _again: bool) -> Duration {
-        Duration::ZERO
+        match self.source.kind {
+            // A single picture shall not come and go.
+            SourceKind::File { repeat: true, .. } => SHORTEST_FILE,
+            _ => Duration::ZERO,
+        }
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {
