@@ -148,7 +148,8 @@ mod tests {
     fn what_may_not_join_stays_as_it_is() {
         gst::init().unwrap();
         let mut waiting = Vec::new();
-        let even = |event: &gst::EventRef| fields(event).unwrap().get::<u32>("steps").unwrap() % 2 == 0;
+        let even =
+            |event: &gst::EventRef| fields(event).unwrap().get::<u32>("steps").unwrap().is_multiple_of(2);
         for n in [2, 4, 5, 6, 7] {
             queue(&mut waiting, params("steps", n), even);
         }
