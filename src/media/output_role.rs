@@ -16,7 +16,7 @@ use super::{
     output_feed::{Entry, Feed},
     outputs::network,
     pipe::{PipeChange, Shared, lock},
-    runner::{End, Role},
+    role::{End, Role},
     transition::Transition,
 };
 use crate::{

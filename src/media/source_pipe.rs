@@ -13,8 +13,8 @@ use super::{
     backoff::Backoff,
     element::{filter, make},
     pipe::{Handle, PipeChange, PipeEvent, PipeStatus, Shared, lock},
-    runner::{self, End, Role},
-    source,
+    role::{End, Role},
+    runner, source,
 };
 use crate::config::resolved::{Source, SourceKind};
 
