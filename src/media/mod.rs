@@ -18,6 +18,7 @@ pub mod output_pipe;
 mod output_role;
 mod outputs;
 mod pipe;
+mod role;
 mod runner;
 pub mod source;
 pub mod source_pipe;

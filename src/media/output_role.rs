@@ -16,7 +16,7 @@ use super::{
     output_feed::{Entry, Feed},
     outputs::network,
     pipe::{PipeChange, Shared, lock},
-    runner::{End, Role},
+    role::{End, Role},
     transition::Transition,
 };
 use crate::{
@@ -152,11 +152,9 @@ impl Role for OutputRole {
         if self.waits_for_readers() {
             return state >= gst::State::Paused && self.progress.pushed > 0;
         }
-        let connected = match self.output.kind {
-            OutputKind::SrtCaller { .. } => network::srt_is_connected(pipeline),
-            _ => true,
-        };
-        self.progress.passed > 0 && state == gst::State::Playing && connected
+        self.progress.passed > 0
+            && state == gst::State::Playing
+            && network::is_answered(&self.output.kind, pipeline)
     }
 
     fn settle(&self, again: bool) -> Duration {

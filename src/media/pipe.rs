@@ -159,7 +159,10 @@ impl Shared {
         }
         let news = state.told.replace(change.clone()).as_ref() != Some(&change);
         drop(state);
-        self.send(change, news);
+        // A file that begins again goes on running; a pipe that fails again was running meanwhile, or may have been.
+        if news || change != PipeChange::Running {
+            self.send(change, news);
+        }
     }
 }
 

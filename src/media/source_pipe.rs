@@ -13,8 +13,8 @@ use super::{
     backoff::Backoff,
     element::{filter, make},
     pipe::{Handle, PipeChange, PipeEvent, PipeStatus, Shared, lock},
-    runner::{self, End, Role},
-    source,
+    role::{End, Role},
+    runner, source,
 };
 use crate::config::resolved::{Source, SourceKind};
 
@@ -208,7 +208,11 @@ impl Role for SourceRole {
     }
 
     fn settle(&self, _again: bool) -> Duration {
-        Duration::ZERO
+        match self.source.kind {
+            // A single picture shall not come and go.
+            SourceKind::File { repeat: true, .. } => SHORTEST_FILE,
+            _ => Duration::ZERO,
+        }
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {

@@ -4,7 +4,8 @@ use super::*;
 use crate::media::{
     backoff::Backoff,
     pipe::{Handle, Shared},
-    runner::{self, End, Role},
+    role::{End, Role},
+    runner,
 };
 
 /// Runs a `gst-launch-1.0` line.
