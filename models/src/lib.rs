@@ -29,7 +29,7 @@ pub use checkpoint::ModelDir;
 pub use controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use error::{ModelError, Result};
-pub use generator::{FilmInterpolator, LcmGenerator, Settings};
+pub use generator::{ContextMode, FilmInterpolator, LcmGenerator, Settings};
 pub use reference::{Bank, Fusion, ProjectedBank, Reference};
 pub use stack::Stack;
 pub use unet::{MotionConfig, UNet, UNetConfig};

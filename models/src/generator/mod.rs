@@ -10,6 +10,7 @@ use crate::{
     checkpoint::{ImageSize, ModelDir},
     device::{Place, Placement},
     error::{ModelError, Result},
+    nn::{FrameStates, Memory},
     reference::ProjectedBank,
     registry,
     scheduler::{self, Scheduler},
@@ -25,6 +26,16 @@ pub use film::FilmInterpolator;
 pub use sampling::Sampling;
 pub use windows::context_windows;
 
+/// How a key frame takes the ones before it into account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContextMode {
+    /// Keeps what each key frame left at every step, so that a new one costs one frame whatever the context.
+    #[default]
+    Cache,
+    /// As MagicAnimate does: noises the context again and runs the whole window.
+    Recompute,
+}
+
 /// What a user can set. [`Settings::of`] starts from the model's own defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -38,6 +49,8 @@ pub struct Settings {
     pub seed: u64,
     /// Key frames that a new one sees through temporal attention.
     pub context_frames: usize,
+    /// How it sees them.
+    pub context_mode: ContextMode,
 }
 
 impl Settings {
@@ -50,6 +63,7 @@ impl Settings {
             lora_scale: defaults.lora_scale,
             seed: 0,
             context_frames: defaults.context_frames,
+            context_mode: ContextMode::default(),
         }
     }
 
@@ -73,6 +87,8 @@ struct Context {
     latents: Tensor,
     /// Its pose, embedded: `[1, c, h, w]`.
     embedded: Tensor,
+    /// What it left at each step; empty in [`ContextMode::Recompute`].
+    states: Vec<FrameStates>,
 }
 
 /// A reference picture's latents and what the U-Net reads of it.
@@ -84,10 +100,11 @@ struct ReferenceState {
 
 /// Turns key poses into key frames.
 ///
-/// With context frames, each key frame is denoised together with the last ones
-/// (`context-mode=recompute`): at every step their latents are noised again to
-/// the step's level, the whole window runs through the networks, and the
-/// prediction for the new frame is used.
+/// With context frames, each key frame is denoised as the last one of a window. In
+/// [`ContextMode::Recompute`] the earlier frames' latents are noised again to each
+/// step's level, the whole window runs through the networks, and the prediction for
+/// the new frame is used. In [`ContextMode::Cache`] the new frame runs alone, on
+/// what the earlier ones left at the same step when they were new.
 pub struct LcmGenerator {
     model: ModelDir,
     place: Place,
@@ -160,6 +177,9 @@ impl LcmGenerator {
         if let Some(unet) = unet {
             self.stack.unet = unet;
         }
+        if !self.same_states(&settings) {
+            self.context.clear();
+        }
         let same_noise = same_steps && settings.seed == self.settings.seed;
         self.scheduler = scheduler;
         self.settings = settings;
@@ -173,6 +193,20 @@ impl LcmGenerator {
     /// Frames that the networks see together, the new one included.
     pub fn window(&self) -> usize {
         if self.stack.couples_frames() { self.settings.context_frames + 1 } else { 1 }
+    }
+
+    /// Whether what the context left is of use under other settings.
+    fn same_states(&self, settings: &Settings) -> bool {
+        let of = |s: &Settings| (s.context_mode, s.steps, s.seed, s.lora_scale, s.guidance_scale > 1.0);
+        settings.context_mode == ContextMode::Recompute && self.settings.context_mode == settings.context_mode
+            || of(settings) == of(&self.settings)
+    }
+
+    /// Bytes that the context holds.
+    pub fn context_bytes(&self) -> usize {
+        let size = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        let states = |c: &Context| c.states.iter().map(FrameStates::bytes).sum::<usize>();
+        self.context.iter().map(|c| size(&c.latents) + size(&c.embedded) + states(c)).sum()
     }
 
     fn drawn(&self) -> Vec<Tensor> {
@@ -210,16 +244,18 @@ impl LcmGenerator {
         let manifest = self.model.manifest();
         let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
         let embedded = self.stack.controlnet.embed_condition(&pose)?;
-        let latents = self.denoise(&embedded, &reference.banks)?;
+        let (latents, states) = self.denoise(&embedded, &reference.banks)?;
         let image = self.stack.vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
-        self.context.push_back(Context { latents, embedded });
+        self.context.push_back(Context { latents, embedded, states });
         self.trim();
         picture::frame(&(image / 2.0 + 0.5))
     }
 
-    /// Clean latents `[1, c, 1, h, w]` of one new frame.
-    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<Tensor> {
-        let poses: Vec<&Tensor> = self.context.iter().map(|c| &c.embedded).chain([embedded]).collect();
+    /// Clean latents `[1, c, 1, h, w]` of one new frame, and what it leaves at each step.
+    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<(Tensor, Vec<FrameStates>)> {
+        let cached = self.settings.context_mode == ContextMode::Cache && self.window() > 1;
+        let together = self.context.iter().filter(|_| !cached);
+        let poses: Vec<&Tensor> = together.map(|c| &c.embedded).chain([embedded]).collect();
         let (poses, frames) = (Tensor::cat(&poses, 0), poses.len() as i64);
         let windows = [(0..frames).collect()];
         let sampling = Sampling {
@@ -231,15 +267,19 @@ impl LcmGenerator {
             guidance: self.settings.guidance_scale,
             controlnet_scale: 1.0,
         };
-        let mut new = &self.noise[0] * self.scheduler.init_noise_sigma();
+        let (mut new, mut states) = (&self.noise[0] * self.scheduler.init_noise_sigma(), vec![]);
         for index in 0..self.scheduler.timesteps().len() {
-            let window = self.noised_window(&new, index);
-            let answer = sampling.join(&sampling.predict(&window, index)?).narrow(2, frames - 1, 1);
+            let window = if cached { new.shallow_clone() } else { self.noised_window(&new, index) };
+            let before = self.context.iter().filter_map(|c| c.states.get(index));
+            let memory = cached.then(|| Memory::after(before));
+            let raw = sampling.predict(&window, index, memory.as_ref())?;
+            states.extend(memory.map(|memory| memory.into_states(1)).transpose()?);
+            let answer = sampling.join(&raw).narrow(2, frames - 1, 1);
             let step =
                 self.scheduler.step(&answer.to_kind(Kind::Float), index, &new, self.noise.get(index + 1))?;
             new = step.prev;
         }
-        Ok(new)
+        Ok((new, states))
     }
 
     /// The context's clean latents with this step's noise, then the new frame's.

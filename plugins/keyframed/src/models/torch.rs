@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos};
 use keyframed_models::{FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings};
 
+use crate::lcmanimate::ContextMode;
+
 use super::{Animator, LoadResult, OpenModel, Tuning, describe};
 
 /// Opens a model by name or directory. Reads its description only.
@@ -29,13 +31,14 @@ impl OpenModel for Opened {
     }
 
     fn defaults(&self) -> Tuning {
-        let Settings { steps, guidance_scale, lora_scale, seed, context_frames } = Settings::of(&self.0);
+        let Settings { steps, guidance_scale, lora_scale, seed, context_frames, .. } = Settings::of(&self.0);
         let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
         Tuning {
             steps: count(steps),
             guidance_scale: Some(guidance_scale),
             lora_scale: Some(lora_scale),
             context_frames: count(context_frames),
+            context_mode: ContextMode::default(),
             seed,
         }
     }
@@ -66,6 +69,10 @@ fn settings(model: &ModelDir, tuning: &Tuning) -> Settings {
         lora_scale: tuning.lora_scale.unwrap_or(default.lora_scale),
         seed: tuning.seed,
         context_frames: count(tuning.context_frames, default.context_frames),
+        context_mode: match tuning.context_mode {
+            ContextMode::Cache => keyframed_models::ContextMode::Cache,
+            ContextMode::Recompute => keyframed_models::ContextMode::Recompute,
+        },
     }
 }
 
