@@ -15,6 +15,8 @@ pub mod filminterpolate;
 mod filter;
 pub mod keyposeselect;
 pub mod lcmanimate;
+
+mod load;
 mod loading;
 mod models;
 mod params;
