@@ -6,6 +6,7 @@
 
 pub mod appearance;
 pub mod autoencoder;
+pub mod bench;
 pub mod checkpoint;
 pub mod clip;
 pub mod controlnet;

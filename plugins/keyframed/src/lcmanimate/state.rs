@@ -60,8 +60,7 @@ impl Latency {
             return false;
         }
         let calm = self.note(took, now);
-        if took <= self.declared && !calm.is_some_and(|slowest| declaration(slowest) < self.declared / 3 * 2)
-        {
+        if took <= self.declared && calm.is_none_or(|slowest| declaration(slowest) >= self.declared / 3 * 2) {
             return false;
         }
         self.declared = declaration(calm.unwrap_or(took).max(took));
