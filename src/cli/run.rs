@@ -18,11 +18,14 @@ impl Args {
     /// # Errors
     /// What keeps the daemon from starting.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        super::init_gstreamer()?;
-        let config = config::load(self.config.as_deref())?;
-        let log = log::init(&config.log)?;
-        if !daemon::run(config, self.config, log)? {
-            // Most often a key frame is under way, which nobody will see.
+        let file = self.config.clone();
+        let prepare = move || {
+            super::init_gstreamer()?;
+            let config = config::load(self.config.as_deref())?;
+            let log = log::init(&config.log)?;
+            Ok((config, log))
+        };
+        if !daemon::run(prepare, file)? {
             tracing::debug!("leaving without waiting for what is still at work");
             leave();
         }

@@ -1,6 +1,7 @@
 //! The animation pipeline: poses in, canvas frames for the relay out.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,10 +11,18 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use gst::{glib, prelude::*};
-use keyframed_control::types::{InBetweens, Keyframe, Params, Percentiles};
+use keyframed_control::types::{Keyframe, Params};
 use tokio::sync::broadcast;
 
-use super::{bus, clock::Base, handle::Telemetry, nice, params, relay::Relay};
+use super::{
+    bus,
+    clock::Base,
+    figures::{Figures, to_millis},
+    gallery,
+    handle::Telemetry,
+    nice, params,
+    relay::Relay,
+};
 use crate::{
     config::resolved::{Animation as Config, Video},
     media::element::{filter, fraction, make},
@@ -29,13 +38,20 @@ pub struct Plan {
     pub config: Config,
     /// Parameters in force.
     pub params: Params,
-    /// Reference in force.
+    /// Reference in force; `None`: the model's own.
     pub reference: Option<PathBuf>,
+    /// Whether a client chose that, from the gallery.
+    pub chosen: bool,
     /// The canvas.
     pub video: Video,
 }
 
 impl Plan {
+    /// Of a pipeline as configured.
+    pub fn of(config: &Config, params: Params, video: Video) -> Self {
+        Self { config: config.clone(), params, reference: config.reference.clone(), chosen: false, video }
+    }
+
     /// Whether an animation can become the other while it runs.
     pub fn is_same_but_for_parameters(&self, other: &Self) -> bool {
         self.video == other.video && self.config.has_same_networks(&other.config)
@@ -55,63 +71,9 @@ pub struct Surroundings {
     pub key_frames: Arc<AtomicU64>,
 }
 
-/// Figures of an animation since its start.
-#[derive(Debug, Clone, Default)]
-pub struct Figures {
-    /// Poses that came to stage 1.
-    pub input: u64,
-    /// Key poses selected.
-    pub key_poses: u64,
-    /// Key frames generated.
-    pub key_frames: u64,
-    /// Key frames that could not be made.
-    pub failed: u64,
-    /// Key poses and output ticks given up.
-    pub dropped: u64,
-    /// Output frames that repeat a picture.
-    pub repeated: u64,
-    /// Output frames that came late.
-    pub late: u64,
-    /// In-betweens.
-    pub in_betweens: InBetweens,
-    /// λ in force.
-    pub lambda: f64,
-    /// Rung in force.
-    pub rung: Option<String>,
-    /// Time of the last key frame, milliseconds.
-    pub generate_ms: f64,
-    /// Whether the model is loaded.
-    pub loaded: bool,
-    /// Reference in force.
-    pub reference: Option<String>,
-    /// From pose to output.
-    pub latency_ms: Option<Percentiles>,
-    /// Poses that wait.
-    pub waiting: u64,
-    /// Age of the oldest of these, milliseconds.
-    pub waiting_ms: f64,
-}
-
-impl Figures {
-    /// Sums of both; what is no sum is `now`'s.
-    pub fn plus(self, now: Self) -> Self {
-        Self {
-            input: self.input + now.input,
-            key_poses: self.key_poses + now.key_poses,
-            key_frames: self.key_frames + now.key_frames,
-            failed: self.failed + now.failed,
-            dropped: self.dropped + now.dropped,
-            repeated: self.repeated + now.repeated,
-            late: self.late + now.late,
-            in_betweens: InBetweens {
-                film: self.in_betweens.film + now.in_betweens.film,
-                warp: self.in_betweens.warp + now.in_betweens.warp,
-                crossfade: self.in_betweens.crossfade + now.in_betweens.crossfade,
-            },
-            ..now
-        }
-    }
-}
+/// Sets the reference of an animation, or the model's own; it takes as long as reading a picture. The answer is
+/// whether it was taken: it is used from the next key frame on.
+pub type SetReference = Box<dyn Fn(Option<&Path>) -> bool + Send>;
 
 /// It is stopped when dropped, if it has not been before.
 pub struct Animation {
@@ -132,24 +94,31 @@ impl Animation {
         around: Surroundings,
         tell: impl Fn(bus::Said) + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let animation = Self::build(plan, &around)?;
-        bus::listen(&animation.pipeline, tell, nice::tasks_give_way());
+        let chosen =
+            plan.reference.as_deref().filter(|_| plan.chosen).map(gallery::open_again).transpose()?;
+        let animation = Self::build(plan, chosen.as_ref(), &around)?;
+        bus::listen(&animation.pipeline, tell, nice::tasks_give_way()?);
         if animation.pipeline.set_state(gst::State::Playing).is_err() {
             let why = animation.failure();
             return Err(why.unwrap_or_else(|| anyhow!("the animation does not start")));
         }
+        // By now it has been read.
+        drop(chosen);
         Ok(animation)
     }
 
-    fn build(plan: Plan, around: &Surroundings) -> anyhow::Result<Self> {
+    fn build(plan: Plan, chosen: Option<&File>, around: &Surroundings) -> anyhow::Result<Self> {
         let poses = gst_app::AppSrc::builder()
             .name("poses")
             .is_live(true)
             .format(gst::Format::Time)
             .max_buffers(MOST_POSES)
+            // By number alone: a single pose may be larger than any number of bytes.
+            .max_bytes(0)
+            .max_time(gst::ClockTime::ZERO)
             .leaky_type(gst_app::AppLeakyType::Downstream)
             .build();
-        let stages = stages(&plan)?;
+        let stages = stages(&plan, chosen)?;
         let rate = fraction(plan.video.rate);
         let rgb = || gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Rgb).framerate(rate);
         let canvas = rgb()
@@ -198,20 +167,19 @@ impl Animation {
         self.plan.params = params;
     }
 
-    /// Notes that a [`reference_setter`](Self::reference_setter) was successful.
-    pub fn note_reference(&mut self, path: PathBuf) {
-        self.plan.reference = Some(path);
+    /// Notes that a reference was set, or will be before any other.
+    pub fn note_reference(&mut self, reference: Option<PathBuf>) {
+        self.plan.reference = reference;
     }
 
-    /// Sets the reference from any thread; it takes as long as reading a picture. The answer is whether it was
-    /// taken: it is used from the next key frame on.
-    pub fn reference_setter(&self) -> impl FnOnce(&Path) -> bool + Send + 'static {
+    /// Sets the reference from any thread.
+    pub fn reference_setter(&self) -> SetReference {
         let stages = self.stages.clone();
-        move |path| {
-            let Some(path) = path.to_str() else { return false };
+        Box::new(move |path| {
+            let Ok(path) = path.map(|path| path.to_str().ok_or(())).transpose() else { return false };
             stages.set_property("reference", path);
-            stages.property::<Option<String>>("reference").as_deref() == Some(path)
-        }
+            stages.property::<Option<String>>("reference").as_deref() == path
+        })
     }
 
     /// Tells the elements that latencies have changed.
@@ -225,39 +193,7 @@ impl Animation {
 
     /// Figures so far.
     pub fn figures(&self) -> Figures {
-        let stats = self.stages.property::<gst::Structure>("stats");
-        let of = |child: &str| {
-            stats.get::<gst::Structure>(child).unwrap_or_else(|_| gst::Structure::new_empty("none"))
-        };
-        let (select, animate, interpolate) = (of("select"), of("animate"), of("interpolate"));
-        let count = |of: &gst::StructureRef, field: &str| of.get::<u64>(field).unwrap_or(0);
-        let millis = |field: &str| interpolate.get::<u64>(field).ok().map(to_millis);
-        let latency = || {
-            let [p50, p95, p99] = ["latency-p50", "latency-p95", "latency-p99"].map(millis);
-            Some(Percentiles { p50: p50?, p95: p95?, p99: p99? })
-        };
-        Figures {
-            input: count(&select, "in"),
-            key_poses: count(&select, "key"),
-            key_frames: count(&animate, "generated"),
-            failed: count(&animate, "failed"),
-            dropped: count(&stats, "dropped"),
-            repeated: count(&interpolate, "repeated"),
-            late: count(&interpolate, "late"),
-            in_betweens: InBetweens {
-                film: count(&interpolate, "film"),
-                warp: count(&interpolate, "warp"),
-                crossfade: count(&interpolate, "crossfade"),
-            },
-            lambda: select.get("lambda").unwrap_or(0.0),
-            rung: interpolate.get("rung").ok(),
-            generate_ms: to_millis(count(&animate, "last-time")),
-            loaded: animate.get("loaded").unwrap_or(false),
-            reference: animate.get::<Option<String>>("reference").ok().flatten(),
-            latency_ms: latency(),
-            waiting: self.poses.current_level_buffers(),
-            waiting_ms: to_millis(self.poses.current_level_time().nseconds()),
-        }
+        Figures::of(&self.stages, &self.poses)
     }
 
     /// Ends it. A key frame under way is finished first, so this may take as long as that.
@@ -273,8 +209,8 @@ impl Drop for Animation {
     }
 }
 
-/// The three stages, set as planned.
-fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
+/// The three stages, set as planned; with the picture in the open file, if there is one.
+fn stages(plan: &Plan, chosen: Option<&File>) -> anyhow::Result<gst::Element> {
     let stages = make("avataranimate")?;
     let config = &plan.config;
     for (name, value) in [("model", &config.model), ("device", &config.device)] {
@@ -287,7 +223,7 @@ fn stages(plan: &Plan) -> anyhow::Result<gst::Element> {
         let value = value.with_context(|| format!("the animation takes no {name} {nick:?}"))?;
         stages.set_property_from_value(name, &value);
     }
-    if let Some(path) = &plan.reference {
+    if let Some(path) = chosen.map(gallery::link_to).or_else(|| plan.reference.clone()) {
         let path = path.to_str().with_context(|| format!("{}: this name is no UTF-8", path.display()))?;
         stages.set_property("reference", path);
     }
@@ -333,8 +269,4 @@ fn report_key_frames(stages: &gst::Element, around: &Surroundings) -> anyhow::Re
         gst::PadProbeReturn::Ok
     });
     Ok(())
-}
-
-fn to_millis(nanos: u64) -> f64 {
-    nanos as f64 / 1e6
 }

@@ -2,12 +2,18 @@
 //! these folders can be named, whatever links lie in them.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Component, Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
-use image::{DynamicImage, ImageDecoder as _, ImageReader, Limits, RgbImage};
+use gstkeyframed::picture;
+use image::RgbImage;
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 
 use super::handle::Choice;
 
@@ -15,13 +21,12 @@ use super::handle::Choice;
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Smallest side of a picture that can show anything, in pixels.
 const SMALLEST: u32 = 16;
-/// Most memory that decoding a picture may take: 16384 × 16384 RGB.
-const MOST_BYTES: u64 = 16384 * 16384 * 3;
 
-/// Folders with pictures, in the order in which names are looked up.
+/// Folders with pictures, in the order in which names are looked up. What is in them is read at each question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gallery {
-    folders: Vec<PathBuf>,
+    configured: Vec<PathBuf>,
+    model: String,
 }
 
 /// A picture in the gallery.
@@ -36,18 +41,30 @@ pub struct Entry {
 impl Gallery {
     /// The configured folders, then the model's own pictures.
     pub fn new(configured: &[PathBuf], model: &str) -> Self {
-        let avatars = keyframed_models::ModelDir::find(model).map(|model| model.dir().join("avatars"));
-        let folders = configured.iter().cloned().chain(avatars.ok());
-        // A folder that is not there now has no pictures; the configuration's check tells about it.
-        Self { folders: folders.filter_map(|folder| folder.canonicalize().ok()).collect() }
+        Self { configured: configured.to_vec(), model: model.to_owned() }
+    }
+
+    /// The folders that are there now.
+    fn folders(&self) -> Vec<PathBuf> {
+        let avatars = keyframed_models::ModelDir::find(&self.model).map(|model| model.dir().join("avatars"));
+        let all = self.configured.iter().cloned().chain(avatars.ok());
+        // One that is not there has no pictures; the configuration's check tells about it.
+        all.filter_map(|folder| folder.canonicalize().ok()).collect()
+    }
+
+    /// The picture that the model shows if nothing else was said.
+    pub fn models_own(&self) -> Option<PathBuf> {
+        let own = Self::new(&[], &self.model).list();
+        own.into_iter().map(|entry| entry.path).find(|path| path.extension().is_some_and(|end| end == "png"))
     }
 
     /// All pictures by name; of those with the same name the first folder's.
     pub fn list(&self) -> Vec<Entry> {
+        let folders = self.folders();
         let mut all: Vec<Entry> = Vec::new();
-        for folder in &self.folders {
+        for folder in &folders {
             let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
-            let mut here: Vec<_> = files.filter_map(|file| self.entry(&file)).collect();
+            let mut here: Vec<_> = files.filter_map(|file| entry(&folders, &file)).collect();
             here.sort_by(|a, b| a.name.cmp(&b.name));
             here.retain(|entry| all.iter().all(|other| other.name != entry.name));
             here.dedup_by(|a, b| a.name == b.name);
@@ -56,15 +73,20 @@ impl Gallery {
         all
     }
 
-    /// The file that a client means.
+    /// The file that a client means, and its name with all links followed.
     ///
     /// # Errors
     /// One sentence. It does not tell whether a file outside the gallery exists.
-    pub fn find(&self, choice: &Choice) -> anyhow::Result<PathBuf> {
-        match choice {
+    pub fn open(&self, choice: &Choice) -> anyhow::Result<(File, PathBuf)> {
+        let path = match choice {
             Choice::Name(name) => self.by_name(name),
             Choice::Path(path) => self.by_path(path),
-        }
+        }?;
+        let folders = self.folders();
+        let folder = folders.iter().find(|folder| path.starts_with(folder));
+        let file = folder.context("its folder has gone").and_then(|folder| Ok(open_inside(folder, &path)?));
+        let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
+        Ok((file, path))
     }
 
     fn by_name(&self, name: &str) -> anyhow::Result<PathBuf> {
@@ -81,25 +103,64 @@ impl Gallery {
         if path.components().any(|part| part == Component::ParentDir) {
             bail!("{}: paths with .. are refused", path.display());
         }
+        let folders = self.folders();
         // Relative paths are joined, absolute ones replace the folder.
-        let mut candidates = self.folders.iter().map(|folder| folder.join(path));
-        candidates.find_map(|file| self.inside(&file)).with_context(refused)
+        let mut candidates = folders.iter().map(|folder| folder.join(path));
+        candidates.find_map(|file| inside(&folders, &file)).with_context(refused)
     }
+}
 
-    fn entry(&self, file: &Path) -> Option<Entry> {
-        let ending = file.extension()?.to_str()?.to_ascii_lowercase();
-        let name = file.file_stem()?.to_str()?;
-        // Hidden files are half-written ones of other programs.
-        let shown = ENDINGS.contains(&ending.as_str()) && !name.starts_with('.');
-        let path = shown.then(|| self.inside(file))??;
-        Some(Entry { name: name.to_owned(), path })
-    }
+fn entry(folders: &[PathBuf], file: &Path) -> Option<Entry> {
+    let ending = file.extension()?.to_str()?.to_ascii_lowercase();
+    let name = file.file_stem()?.to_str()?;
+    // Hidden files are half-written ones of other programs.
+    let shown = ENDINGS.contains(&ending.as_str()) && !name.starts_with('.');
+    let path = shown.then(|| inside(folders, file))??;
+    Some(Entry { name: name.to_owned(), path })
+}
 
-    /// The regular file behind all links, if it lies in one of the folders.
-    fn inside(&self, file: &Path) -> Option<PathBuf> {
-        let real = file.canonicalize().ok()?;
-        (real.is_file() && self.folders.iter().any(|folder| real.starts_with(folder))).then_some(real)
+/// The regular file behind all links, if it lies in one of the folders.
+fn inside(folders: &[PathBuf], file: &Path) -> Option<PathBuf> {
+    let real = file.canonicalize().ok()?;
+    (real.is_file() && folders.iter().any(|folder| real.starts_with(folder))).then_some(real)
+}
+
+/// Opens the file `path` in `folder`. Both are free of links, so a link in between was put there after the path was
+/// looked up: it is not followed.
+fn open_inside(folder: &Path, path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let dir =
+        rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let within = path.strip_prefix(folder).unwrap_or(path);
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(&dir, within, flags, Mode::empty(), resolve) {
+        Ok(file) => picture::regular(file.into()),
+        // An old kernel, or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let file = rustix::fs::openat(&dir, within, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            let file = picture::regular(file.into())?;
+            if fs::read_link(link_to(&file))? != path {
+                return Err(Errno::LOOP.into());
+            }
+            Ok(file)
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Opens a picture that a client has chosen before, by its name without links: one that is there now was put there since,
+/// and may lead out of the gallery.
+///
+/// # Errors
+/// One sentence that names the file.
+pub fn open_again(path: &Path) -> anyhow::Result<File> {
+    open_inside(Path::new("/"), path).with_context(|| format!("{} cannot be opened", path.display()))
+}
+
+/// A name of the very file that is open, wherever it lies by now; of this process only.
+pub fn link_to(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd as _;
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 /// Decodes a picture.
@@ -107,29 +168,21 @@ impl Gallery {
 /// # Errors
 /// One sentence that names the file and what is wrong with it.
 pub fn read(path: &Path) -> anyhow::Result<RgbImage> {
+    decode(picture::open(path).with_context(|| format!("{} cannot be read", path.display()))?, path)
+}
+
+/// Decodes the picture in an open file whose name is `path`.
+///
+/// # Errors
+/// One sentence that names the file and what is wrong with it.
+pub fn decode(file: File, path: &Path) -> anyhow::Result<RgbImage> {
     let shown = path.display();
-    // Not a pipe or a device, which might block for ever.
-    if !path.metadata().with_context(|| format!("{shown} cannot be read"))?.is_file() {
-        bail!("{shown} is no file");
-    }
-    let picture = decode(path).with_context(|| format!("{shown} is no picture that can be read"))?;
+    let picture = picture::decode(file).with_context(|| format!("{shown} is no picture that can be read"))?;
     let (width, height) = (picture.width(), picture.height());
     if width.min(height) < SMALLEST {
         bail!("{shown} is too small: {width}x{height} pixels, at least {SMALLEST} a side are needed");
     }
     Ok(picture.into_rgb8())
-}
-
-fn decode(path: &Path) -> Result<DynamicImage, image::ImageError> {
-    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let orientation = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
 }
 
 #[cfg(test)]
@@ -162,18 +215,18 @@ mod tests {
         symlink(&secret, one.join("link.png")).unwrap();
         symlink(&outside, one.join("away")).unwrap();
         symlink(&bob, one.join("robert.webp")).unwrap();
-        let gallery = Gallery { folders: vec![one.clone(), two] };
+        let gallery = Gallery::new(&[one.clone(), two.clone()], "");
 
         let names: Vec<_> = gallery.list().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["anna", "robert", "bob"]);
-        let name = |name: &str| gallery.find(&Choice::Name(name.into()));
+        let name = |name: &str| gallery.open(&Choice::Name(name.into())).map(|(_, path)| path);
         assert_eq!(name("anna").unwrap(), anna);
         assert_eq!(name("anna.png").unwrap(), anna);
         assert_eq!(name("robert").unwrap(), bob);
         for bad in ["link", "../outside/secret", "", "secret", "/", "."] {
             assert!(name(bad).unwrap_err().to_string().contains("reference.list"), "{bad}");
         }
-        let path = |path: &str| gallery.find(&Choice::Path(path.into()));
+        let path = |path: &str| gallery.open(&Choice::Path(path.into())).map(|(_, path)| path);
         assert_eq!(path(anna.to_str().unwrap()).unwrap(), anna);
         assert_eq!(path("bob.webp").unwrap(), bob);
         let away = one.join("away/secret.png");
@@ -181,6 +234,25 @@ mod tests {
         for bad in [&secret, &away, &back, &one.join("link.png"), &one, &root.join("none.png")] {
             assert!(path(bad.to_str().unwrap()).is_err(), "{}", bad.display());
         }
+        // Put there after the path was looked up.
+        fs::create_dir(two.join("deep")).unwrap();
+        picture(&two.join("deep/x.png"));
+        assert!(
+            open_inside(&two, &two.join("deep/x.png")).is_ok() && open_again(&two.join("deep/x.png")).is_ok()
+        );
+        symlink(&outside, two.join("swapped")).unwrap();
+        symlink(&secret, two.join("swapped.png")).unwrap();
+        for swapped in ["swapped/secret.png", "swapped.png", "deep"] {
+            assert!(open_inside(&two, &two.join(swapped)).is_err(), "{swapped}");
+            assert!(open_again(&two.join(swapped)).is_err(), "{swapped}");
+        }
+        // What was opened stays what it was.
+        let (file, _) = gallery.open(&Choice::Name("bob".into())).unwrap();
+        fs::remove_file(&bob).unwrap();
+        symlink(&secret, &bob).unwrap();
+        RgbImage::new(90, 90).save(&secret).unwrap();
+        assert_eq!(read(&link_to(&file)).unwrap().width(), 20);
+        assert_eq!(decode(file, &bob).unwrap().width(), 20);
     }
 
     #[test]
@@ -193,6 +265,6 @@ mod tests {
         assert!(why().contains("bad.png is no picture"));
         RgbImage::new(15, 90).save(&file).unwrap();
         assert!(why().contains("too small"));
-        assert!(format!("{:#}", read(dir.path()).unwrap_err()).contains("is no file"));
+        assert!(format!("{:#}", read(dir.path()).unwrap_err()).contains("it is no file"));
     }
 }

@@ -9,16 +9,19 @@
 //! everything else.
 
 mod animation;
+mod apply;
 mod bus;
 pub mod clock;
 mod commands;
 mod feed;
+mod figures;
 pub mod gallery;
 pub mod handle;
 mod nice;
 mod notify;
 mod params;
 mod parts;
+mod pictures;
 mod relay;
 mod reload;
 mod report;
@@ -36,25 +39,25 @@ use std::{
 use anyhow::Context as _;
 use keyframed_control::types::{Stats, Status};
 use tokio::{
-    sync::{broadcast, mpsc, watch},
-    task::JoinSet,
+    sync::{Semaphore, broadcast, mpsc, watch},
+    task::{JoinSet, spawn_blocking},
 };
 
 use self::{
-    animation::Surroundings,
+    animation::{Plan, Surroundings},
     clock::Base,
-    commands::{make_slate, plan},
     feed::Feed,
     gallery::Gallery,
     handle::Handle,
     parts::{Around, Parts},
+    pictures::{Pictures, make_slate},
     relay::{Relay, Running},
     report::Report,
     stage::Stage,
     supervisor::{Ears, Signals, Supervisor},
 };
 use crate::{
-    config::resolved::Config,
+    config::{self, resolved::Config},
     control,
     telemetry::{events::Events, log::LogHandle, metrics},
 };
@@ -69,30 +72,74 @@ const TELEMETRY: usize = 1024;
 /// For the last answers to clients, when everything else has ended.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// Runs the daemon until a signal or a client ends it. `file` is what a reload reads. Returns whether everything
-/// has ended; if not, the process should leave without waiting for what still runs.
+/// For clients' snapshots and lists, so many at once.
+const TURNS: usize = 2;
+
+/// Runs the daemon until a signal or a client ends it. `prepare` makes everything ready; `file` is what a reload
+/// reads. Returns whether everything has ended; if not, the process should leave without waiting for what still runs.
 ///
 /// # Errors
 /// What keeps it from starting.
-pub fn run(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
+pub fn run(
+    prepare: impl FnOnce() -> anyhow::Result<(Config, LogHandle)> + Send + 'static,
+    file: Option<PathBuf>,
+) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("supervisor")
         .enable_all()
         .build()
         .context("the daemon's threads cannot be started")?;
-    let ended = runtime.block_on(serve(config, file, log));
+    let ended = runtime.block_on(prepare_and_serve(prepare, file));
     // What still runs, runs on; waiting is over.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(config: Config, file: Option<PathBuf>, log: LogHandle) -> anyhow::Result<bool> {
-    let signals = Signals::listen()?;
+async fn prepare_and_serve(
+    prepare: impl FnOnce() -> anyhow::Result<(Config, LogHandle)> + Send + 'static,
+    file: Option<PathBuf>,
+) -> anyhow::Result<bool> {
+    // First of all: from now on a signal ends it in an orderly way.
+    let mut signals = Signals::listen()?;
+    let preparing = spawn_blocking(move || {
+        let (config, log) = prepare()?;
+        let slate = first_slate(&config);
+        anyhow::Ok((config, log, slate))
+    });
+    tokio::select! {
+        prepared = preparing => {
+            let (config, log, slate) = prepared.context("getting ready panicked")??;
+            serve(config, file, log, slate, signals).await
+        }
+        // Nothing has begun yet that would have to be ended.
+        () = signals.end() => Ok(false),
+    }
+}
+
+/// The slate until a reference is chosen.
+fn first_slate(config: &Config) -> gst::Buffer {
+    let animation = config.pipelines.get(&config.pipeline).map(|pipeline| &pipeline.animation);
+    let own = |animation: &config::resolved::Animation| Gallery::new(&[], &animation.model).models_own();
+    let reference = animation.and_then(|animation| animation.reference.clone().or_else(|| own(animation)));
+    let (slate, trouble) = make_slate(&config.slate, reference.as_deref(), config.video);
+    if let Some(why) = trouble {
+        tracing::warn!("{why}");
+    }
+    slate
+}
+
+async fn serve(
+    config: Config,
+    file: Option<PathBuf>,
+    log: LogHandle,
+    slate: gst::Buffer,
+    signals: Signals,
+) -> anyhow::Result<bool> {
     // Whoever cannot listen says so before anything has started.
     let sockets = control::bind(&config.control)?;
     let exporter = config.metrics.map(metrics::bind).transpose()?;
-    let (mut supervisor, mut ears, handle, relay) = build(config, file, log, signals)?;
+    let (mut supervisor, mut ears, handle, relay) = build(config, file, log, slate, signals)?;
 
     let (end, ended) = watch::channel(false);
     let mut services = JoinSet::new();
@@ -127,6 +174,7 @@ fn build(
     config: Config,
     file: Option<PathBuf>,
     log: LogHandle,
+    slate: gst::Buffer,
     signals: Signals,
 ) -> anyhow::Result<(Supervisor, Ears, Handle, Running)> {
     let name = config.pipeline.clone();
@@ -134,7 +182,7 @@ fn build(
     let source = config.sources.get(&pipeline.source).context("the pipeline names no source")?.clone();
     let (base, started) = (Base::start(), Instant::now());
     let params = pipeline.animation.params;
-    let wanted = plan(&pipeline.animation, params, config.video);
+    let wanted = Plan::of(&pipeline.animation, params, config.video);
 
     let telemetry = broadcast::Sender::new(TELEMETRY);
     let events = Events::new(started, telemetry.clone());
@@ -143,10 +191,6 @@ fn build(
     let (of_outputs, on_outputs) = mpsc::channel(NOTES);
     let (commands, on_commands) = mpsc::channel(COMMANDS);
 
-    let (slate, trouble) = make_slate(&config.slate, wanted.reference.as_deref(), config.video);
-    if let Some(why) = trouble {
-        tracing::warn!("{why}");
-    }
     let (relay, running) = Relay::start(base, config.video, slate, config.slate.after)?;
     let feed = Feed::new(base, relay.clone());
     let surroundings = Surroundings {
@@ -164,7 +208,9 @@ fn build(
         of_sources,
         of_outputs,
     };
-    let stage = Stage::new(surroundings, feed.clone(), events.clone(), notes.clone(), wanted);
+    let pictures = Pictures::start(notes.clone())?;
+    let stage =
+        Stage::new(surroundings, feed.clone(), events.clone(), notes.clone(), pictures.clone(), wanted);
     let parts = Parts::start(around, config.video, (pipeline.source.clone(), source), config.outputs.clone());
     let report = Report::new(started);
     let status = Status {
@@ -195,7 +241,7 @@ fn build(
         showing,
         signals,
     };
-    let gallery = Gallery::new(&config.gallery, &pipeline.animation.model).into();
+    let gallery = Gallery::new(&config.gallery, &pipeline.animation.model);
     let supervisor = Supervisor {
         file,
         log,
@@ -211,7 +257,9 @@ fn build(
         events,
         report,
         notify: Default::default(),
-        references: Default::default(),
+        pictures,
+        turns: Arc::new(Semaphore::new(TURNS)),
+        reloads: Default::default(),
         notes,
         telemetry,
         status_out,

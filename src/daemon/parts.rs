@@ -6,11 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keyframed_control::types::{PartState, PartStatus};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{clock::Base, feed::Feed, relay::Relay, supervisor::Note};
 use crate::{
@@ -21,6 +24,9 @@ use crate::{
 
 /// How long a part may take to close before its successor is started all the same.
 const CLOSING: Duration = Duration::from_secs(3);
+
+/// At the end, parts are to be closed so long before everything is, so that they can say that they are.
+const SAYING_SO: Duration = Duration::from_millis(100);
 
 /// What parts are connected to and tell.
 pub struct Around {
@@ -52,6 +58,10 @@ pub struct Parts {
     open_outputs: BTreeMap<String, Arc<OutputPipe>>,
     /// Outputs that are being closed.
     closing_outputs: BTreeSet<String>,
+    /// All that are being closed; each tells whether it is closed in the end.
+    closing: JoinSet<bool>,
+    /// When everything is to be closed by, once that is known: sooner than was said to those that close.
+    end: watch::Sender<Option<Instant>>,
 }
 
 struct OpenSource {
@@ -77,6 +87,8 @@ impl Parts {
             outputs,
             open_outputs: BTreeMap::new(),
             closing_outputs: BTreeSet::new(),
+            closing: JoinSet::new(),
+            end: watch::Sender::new(None),
         };
         parts.open_outputs();
         parts.open_source();
@@ -86,21 +98,15 @@ impl Parts {
     /// Another source, or the same with other settings.
     pub fn set_source(&mut self, name: &str, source: &Source) {
         self.source = (name.to_owned(), source.clone());
-        match self.close_source(CLOSING) {
-            Some(closed) => {
-                self.closing_sources += 1;
-                let notes = self.around.notes.clone();
-                tokio::spawn(async move {
-                    closed.await;
-                    let _ = notes.send(Note::SourceClosed).await;
-                });
-            }
-            None => self.open_source(),
+        match self.close_source(Instant::now() + CLOSING) {
+            true => self.closing_sources += 1,
+            false => self.open_source(),
         }
     }
 
     /// A source was closed.
     pub fn source_closed(&mut self) {
+        self.forget_closed();
         self.closing_sources = self.closing_sources.saturating_sub(1);
         self.open_source();
     }
@@ -110,36 +116,35 @@ impl Parts {
         self.outputs.clone_from(outputs);
         self.video = video;
         for name in stop {
-            let Some(closed) = self.close_output(name, CLOSING) else { continue };
-            self.closing_outputs.insert(name.clone());
-            let (notes, name) = (self.around.notes.clone(), name.clone());
-            tokio::spawn(async move {
-                closed.await;
-                let _ = notes.send(Note::OutputClosed(name)).await;
-            });
+            if self.close_output(name, Instant::now() + CLOSING) {
+                self.closing_outputs.insert(name.clone());
+            }
         }
         self.open_outputs();
     }
 
     /// An output was closed.
     pub fn output_closed(&mut self, name: &str) {
+        self.forget_closed();
         self.closing_outputs.remove(name);
         self.open_outputs();
     }
 
-    /// Closes everything for good; recordings are finalised. The future is true if all is closed within `limit`.
-    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + use<> {
+    /// Begins to close everything for good; recordings are finalised. The future is true if all is closed at
+    /// `deadline`, what was being closed before included.
+    pub fn stop(&mut self, deadline: Instant) -> impl Future<Output = bool> + use<> {
+        let deadline = deadline.checked_sub(SAYING_SO).unwrap_or(deadline);
         let names: Vec<_> = self.open_outputs.keys().cloned().collect();
-        let outputs: Vec<_> = names.iter().filter_map(|name| self.close_output(name, limit)).collect();
-        let source = self.close_source(limit);
-        // Begun at once, waited for one after the other.
+        for name in names {
+            self.close_output(&name, deadline);
+        }
+        self.close_source(deadline);
+        self.end.send_replace(Some(deadline));
+        let mut closing = std::mem::take(&mut self.closing);
         async move {
             let mut all = true;
-            for closed in outputs {
-                all &= closed.await;
-            }
-            if let Some(closed) = source {
-                all &= closed.await;
+            while let Some(closed) = closing.join_next().await {
+                all &= closed.unwrap_or(false);
             }
             all
         }
@@ -193,11 +198,13 @@ impl Parts {
         }
     }
 
-    fn close_source(&mut self, limit: Duration) -> Option<impl Future<Output = bool> + use<>> {
-        let open = self.open_source.take()?;
+    /// Whether there was one.
+    fn close_source(&mut self, deadline: Instant) -> bool {
+        let Some(open) = self.open_source.take() else { return false };
         open.valve.store(false, Relaxed);
         self.around.feed.interrupt();
-        Some(open.pipe.stop(limit))
+        self.close(move |deadline| open.pipe.stop_by(deadline), deadline, Note::SourceClosed);
+        true
     }
 
     fn open_outputs(&mut self) {
@@ -219,10 +226,37 @@ impl Parts {
         }
     }
 
-    fn close_output(&mut self, name: &str, limit: Duration) -> Option<impl Future<Output = bool> + use<>> {
-        let pipe = self.open_outputs.remove(name)?;
+    /// Whether there was one.
+    fn close_output(&mut self, name: &str, deadline: Instant) -> bool {
+        let Some(pipe) = self.open_outputs.remove(name) else { return false };
         self.around.relay.detach(name);
-        Some(pipe.stop(limit))
+        self.close(move |deadline| pipe.stop_by(deadline), deadline, Note::OutputClosed(name.to_owned()));
+        true
+    }
+
+    /// Begins to close a part by `deadline`, or by the end of everything if that is sooner. `stop` owns the part.
+    fn close<F>(&mut self, stop: impl Fn(Instant) -> F + Send + 'static, deadline: Instant, note: Note)
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let closed = stop(deadline);
+        let (mut end, notes) = (self.end.subscribe(), self.around.notes.clone());
+        self.closing.spawn(async move {
+            let end = async { end.wait_for(Option::is_some).await.ok().and_then(|end| *end) };
+            tokio::select! {
+                closed = closed => {
+                    // Not by this task: it may be waited for by who takes notes.
+                    tokio::spawn(async move { notes.send(note).await });
+                    closed
+                }
+                Some(sooner) = end => stop(sooner).await,
+            }
+        });
+    }
+
+    /// Forgets what has come of parts that are closed.
+    fn forget_closed(&mut self) {
+        while self.closing.try_join_next().is_some() {}
     }
 }
 

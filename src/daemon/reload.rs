@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use keyframed_control::types::{Params, Reloaded};
 
 use super::params;
-use crate::config::resolved::Config;
+use crate::config::resolved::{Config, Log};
 
 /// The difference that a new configuration makes to a running daemon.
 #[derive(Debug, PartialEq)]
@@ -72,7 +72,7 @@ impl Changes {
             stop: old.outputs.keys().filter(|name| changed(name)).cloned().collect(),
             start: new.outputs.keys().filter(|name| changed(name)).cloned().collect(),
             slate: video || old.slate != new.slate,
-            log: old.log != new.log,
+            log: old.log.level != new.log.level,
             summary: Reloaded::default(),
         };
         changes.summary = changes.summarize(old, new, running, live);
@@ -100,9 +100,20 @@ impl Changes {
             (old.slate != new.slate, "slate"),
             (self.log, "log"),
         ]);
-        let deferred =
-            listed(&[(old.control != new.control, "control"), (old.metrics != new.metrics, "metrics")]);
+        let deferred = listed(&[
+            (old.control != new.control, "control"),
+            (old.metrics != new.metrics, "metrics"),
+            ((old.log.target, old.log.json) != (new.log.target, new.log.json), "log"),
+        ]);
         Reloaded { restarted, applied, deferred }
+    }
+}
+
+impl Config {
+    /// This one, but for what stays as it is in `running` until the next start: each reload tells of it again.
+    pub fn with_deferred_of(self, running: &Self) -> Self {
+        let log = Log { level: self.log.level, ..running.log.clone() };
+        Self { control: running.control.clone(), metrics: running.metrics, log, ..self }
     }
 }
 
@@ -220,6 +231,24 @@ mod tests {
         let canvas = changes(|c| c.video.width = 128);
         assert_eq!(canvas.summary.restarted, ["video", "animation", "output x", "output y"]);
         assert_eq!((canvas.stop.len(), canvas.start.len(), canvas.slate), (2, 2, true));
+    }
+
+    #[test]
+    fn what_waits_for_a_start_is_told_each_time() {
+        let mut new = config();
+        new.control.mode = 0o600;
+        new.metrics = Some(([127, 0, 0, 1], 9000).into());
+        (new.log.json, new.log.level) = (true, "debug".into());
+        let mut running = config();
+        for applied in [vec!["log".to_owned()], Vec::new()] {
+            let summary = Changes::between(&running, &new, "a", &params()).summary;
+            assert_eq!(summary.deferred, ["control", "metrics", "log"]);
+            assert_eq!(summary.applied, applied);
+            running = new.clone().with_deferred_of(&running);
+        }
+        let back =
+            Changes::between(&running, &Config { log: running.log.clone(), ..config() }, "a", &params());
+        assert_eq!(back.summary, Reloaded::default());
     }
 
     #[test]

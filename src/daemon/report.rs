@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use keyframed_control::types::Stats;
 
-use super::{animation::Figures, parts::Parts, relay::Counts};
+use super::{figures::Figures, parts::Parts, relay::Counts};
 
 /// Name of the queue in front of the animation.
 const POSES: &str = "poses";

@@ -2,7 +2,7 @@
 //! opening a model, and waiting for a key frame under way, may take long.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,9 +16,11 @@ use tokio::{
 };
 
 use super::{
-    animation::{Animation, Figures, Plan, Surroundings},
+    animation::{Animation, Plan, SetReference, Surroundings},
     bus::Said,
     feed::Feed,
+    figures::Figures,
+    pictures::Pictures,
     supervisor::Note,
 };
 use crate::{
@@ -41,22 +43,33 @@ pub struct Stage {
     feed: Feed,
     events: Events,
     notes: mpsc::Sender<Note>,
+    pictures: Pictures,
     wanted: Plan,
-    running: Option<Animation>,
+    phase: Phase,
     /// Of the animation that is being started or runs; messages of those before it are stale.
     generation: u64,
     backoff: Backoff,
-    since: Instant,
+    /// When the model was loaded: from then on it counts as running.
+    loaded: Option<Instant>,
     /// The failure that was told last.
     told: Option<String>,
     /// Warnings of this animation that were told.
     warned: Vec<String>,
-    /// Ends the pause before a new attempt.
-    hurry: Arc<Notify>,
     /// Sums of the animations before this one.
     past: Figures,
-    /// Whether one is being stopped or started just now.
-    at_work: Arc<AtomicBool>,
+    /// Whether one is being stopped just now.
+    ending: Arc<AtomicBool>,
+}
+
+/// What there is of the animation.
+enum Phase {
+    /// The last one is ending, or a pause after it; a word ends the pause.
+    Waiting(Arc<Notify>),
+    /// One is being started, from this plan.
+    Starting(Box<Plan>),
+    Running(Box<Animation>),
+    /// There will be none any more.
+    Over,
 }
 
 impl Stage {
@@ -66,6 +79,7 @@ impl Stage {
         feed: Feed,
         events: Events,
         notes: mpsc::Sender<Note>,
+        pictures: Pictures,
         wanted: Plan,
     ) -> Self {
         let mut stage = Self {
@@ -73,16 +87,16 @@ impl Stage {
             feed,
             events,
             notes,
+            pictures,
             wanted,
-            running: None,
+            phase: Phase::Over,
             generation: 0,
             backoff: Backoff::new(RETRY),
-            since: Instant::now(),
+            loaded: None,
             told: None,
             warned: Vec::new(),
-            hurry: Arc::new(Notify::new()),
             past: Figures::default(),
-            at_work: Arc::new(AtomicBool::new(false)),
+            ending: Arc::new(AtomicBool::new(false)),
         };
         stage.restart(Duration::ZERO);
         stage
@@ -93,34 +107,41 @@ impl Stage {
         &self.wanted
     }
 
-    /// Changes it: while running what can be, else by starting it anew. Returns whether it is started anew.
-    pub fn set(&mut self, wanted: Plan) -> bool {
+    /// Changes it: while running what can be, else by starting it anew.
+    pub fn set(&mut self, wanted: Plan) {
+        if wanted == self.wanted {
+            return;
+        }
         let same = wanted.is_same_but_for_parameters(&self.wanted);
         self.wanted = wanted;
-        if same {
-            self.settle();
-        } else if self.running.is_some() {
-            self.restart(Duration::ZERO);
-        } else {
-            // What is being started will not fit, and then be replaced.
-            self.hurry.notify_one();
+        match &self.phase {
+            Phase::Running(_) if !same => self.restart(Duration::ZERO),
+            _ => self.settle(),
         }
-        !same
     }
 
-    /// For setting a reference that was checked: see [`Animation::reference_setter`]. While none runs, it is taken
-    /// when one does.
-    pub fn reference_setter(&self) -> impl FnOnce(&Path) -> bool + Send + 'static {
-        let setter = self.running.as_ref().map(Animation::reference_setter);
-        move |path| setter.is_none_or(|set| set(path))
+    /// Sets the reference of the animation that runs, if one does.
+    pub fn reference_setter(&self) -> Option<SetReference> {
+        self.running().map(Animation::reference_setter)
     }
 
     /// This reference was set, on the animation of this generation.
     pub fn note_reference(&mut self, generation: u64, path: PathBuf) {
-        self.wanted.reference = Some(path.clone());
-        match &mut self.running {
-            Some(animation) if generation == self.generation => animation.note_reference(path),
+        (self.wanted.reference, self.wanted.chosen) = (Some(path.clone()), true);
+        match &mut self.phase {
+            Phase::Running(animation) if generation == self.generation => {
+                animation.note_reference(Some(path));
+            }
             _ => self.settle(),
+        }
+    }
+
+    /// Another reference was set on the animation than is wanted.
+    pub fn restore_reference(&mut self) {
+        if let Phase::Running(animation) = &mut self.phase {
+            animation.note_reference(self.wanted.reference.clone());
+            let Plan { reference, chosen, .. } = &self.wanted;
+            self.pictures.restore(animation.reference_setter(), reference.clone(), *chosen);
         }
     }
 
@@ -129,21 +150,46 @@ impl Stage {
         self.generation
     }
 
+    /// The pause before the animation of this generation is over.
+    pub fn due(&mut self, generation: u64) {
+        if generation != self.generation || !matches!(self.phase, Phase::Waiting(_)) {
+            return;
+        }
+        let (plan, around, notes) = (self.wanted.clone(), self.around.clone(), self.notes.clone());
+        self.phase = Phase::Starting(Box::new(plan.clone()));
+        tokio::spawn(async move {
+            let said = notes.clone();
+            let tell = move |words| {
+                // Full only if the supervisor has fallen far behind, and then it has enough to go by.
+                let _ = said.try_send(Note::Animation(generation, words));
+            };
+            let started = spawn_blocking(move || Animation::start(plan, around, tell)).await;
+            let started = started.unwrap_or_else(|_| Err(anyhow::anyhow!("starting the animation panicked")));
+            let _ = notes.send(Note::AnimationStarted(Box::new(started))).await;
+        });
+    }
+
     /// An animation was started, or could not be.
     pub fn started(&mut self, result: anyhow::Result<Animation>) {
+        let Phase::Starting(tried) = &self.phase else { return };
         match result {
             Ok(animation) if animation.plan().is_same_but_for_parameters(&self.wanted) => {
                 // One that has failed since it was started told so before it was known here.
                 let failed = animation.failure();
                 self.feed.connect(Some(animation.poses()));
-                self.running = Some(animation);
+                self.phase = Phase::Running(Box::new(animation));
                 match failed {
                     Some(error) => self.fail(format!("{error:#}")),
                     None => self.settle(),
                 }
             }
             Ok(misfit) => {
-                self.running = Some(misfit);
+                self.phase = Phase::Running(Box::new(misfit));
+                self.restart(Duration::ZERO);
+            }
+            Err(error) if **tried != self.wanted => {
+                tracing::debug!("what is not wanted any more could not be started: {error:#}");
+                self.backoff = Backoff::new(RETRY);
                 self.restart(Duration::ZERO);
             }
             Err(error) => self.fail(format!("{error:#}")),
@@ -156,16 +202,17 @@ impl Stage {
             return;
         }
         match said {
-            Said::Error(why) if self.running.is_some() => self.fail(why),
+            Said::Error(why) if self.running().is_some() => self.fail(why),
             // Starting has failed, which is told when it is over.
             Said::Error(_) => {}
             Said::Warning(why) => self.warn(why),
             Said::Latency => {
-                if let Some(animation) = &self.running {
+                if let Some(animation) = self.running() {
                     spawn_blocking(animation.recalculate_latency());
                 }
             }
             Said::Loaded => {
+                self.loaded = Some(Instant::now());
                 self.events.emit(
                     Kind::ModelLoaded,
                     None,
@@ -177,40 +224,69 @@ impl Stage {
 
     /// Figures of all animations together; those that are no sums are of the one that runs.
     pub fn figures(&self) -> Figures {
-        let now = self.running.as_ref().map(Animation::figures).unwrap_or_default();
+        let now = self.running().map(Animation::figures).unwrap_or_default();
         self.past.clone().plus(now)
     }
 
-    /// Ends it for good. The future is true if nothing runs any more within `limit`.
-    pub fn stop(&mut self, limit: Duration) -> impl Future<Output = bool> + use<> {
+    /// Begins to end it for good. The future is true if nothing runs any more at `deadline`; of what cannot be waited
+    /// for it says so at once.
+    pub fn stop(&mut self, deadline: Instant) -> impl Future<Output = bool> + use<> {
         self.feed.connect(None);
-        // While one is being started its thread cannot be waited for.
-        let running = self.running.take();
-        let busy = self.at_work.load(Relaxed);
+        let loading = "the model is still being loaded, which is not waited for";
+        let phase = std::mem::replace(&mut self.phase, Phase::Over);
+        let ending = self.ending.load(Relaxed);
         async move {
-            let Some(animation) = running else { return !busy };
-            let stopped = spawn_blocking(move || animation.stop());
-            tokio::time::timeout(limit, stopped).await.is_ok()
+            match phase {
+                Phase::Running(animation) if animation.figures().loaded => {
+                    let stopped = spawn_blocking(move || animation.stop());
+                    let in_time = tokio::time::timeout_at(deadline.into(), stopped).await.is_ok();
+                    if !in_time {
+                        tracing::info!("a key frame is under way, which is not waited for any longer");
+                    }
+                    in_time
+                }
+                Phase::Running(animation) => {
+                    tracing::info!("{loading}");
+                    // Dropping it would wait.
+                    std::mem::forget(animation);
+                    false
+                }
+                Phase::Starting(_) => {
+                    tracing::info!("{loading}");
+                    false
+                }
+                Phase::Waiting(_) | Phase::Over => !ending,
+            }
         }
     }
 
-    /// Brings what runs in line with what is wanted.
-    fn settle(&mut self) {
-        let Some(animation) = &mut self.running else { return };
-        animation.set_params(self.wanted.params);
-        if animation.plan().reference == self.wanted.reference {
-            return;
+    fn running(&self) -> Option<&Animation> {
+        match &self.phase {
+            Phase::Running(animation) => Some(animation),
+            _ => None,
         }
-        if let Some(path) = self.wanted.reference.clone() {
-            let set = animation.reference_setter();
-            animation.note_reference(path.clone());
-            // It was checked before; if it has vanished since, a warning on the bus tells.
-            spawn_blocking(move || set(&path));
+    }
+
+    /// Brings what runs in line with what is wanted, and what waits to be started on its way.
+    fn settle(&mut self) {
+        match &mut self.phase {
+            Phase::Running(animation) => {
+                animation.set_params(self.wanted.params);
+                if animation.plan().reference != self.wanted.reference {
+                    self.restore_reference();
+                }
+            }
+            Phase::Waiting(hurry) => {
+                hurry.notify_one();
+                self.backoff = Backoff::new(RETRY);
+            }
+            // When it is known what came of that, what is wanted is looked at again.
+            Phase::Starting(_) | Phase::Over => {}
         }
     }
 
     fn fail(&mut self, why: String) {
-        let ran = self.since.elapsed();
+        let ran = self.loaded.map_or(Duration::ZERO, |loaded| loaded.elapsed());
         if ran > FORGOTTEN {
             self.told = None;
         }
@@ -234,40 +310,36 @@ impl Stage {
         self.warned.push(why);
     }
 
-    /// Stops what runs and, after `pause`, starts what is wanted.
+    /// Stops what runs and, after `pause`, starts what is wanted by then.
     fn restart(&mut self, pause: Duration) {
         self.feed.connect(None);
         self.generation += 1;
         self.warned.clear();
-        let old = self.running.take();
+        self.loaded = None;
+        let hurry = Arc::new(Notify::new());
+        let old = match std::mem::replace(&mut self.phase, Phase::Waiting(hurry.clone())) {
+            Phase::Running(old) => Some(old),
+            _ => None,
+        };
         if let Some(old) = &old {
             self.past = self.past.clone().plus(old.figures());
         }
-        self.since = Instant::now() + pause;
-        let (generation, notes, hurry) = (self.generation, self.notes.clone(), self.hurry.clone());
-        let (plan, around) = (self.wanted.clone(), self.around.clone());
-        let at_work = self.at_work.clone();
+        let (generation, notes, ending) = (self.generation, self.notes.clone(), self.ending.clone());
         tokio::spawn(async move {
             if let Some(old) = old {
-                at_work.store(true, Relaxed);
+                ending.store(true, Relaxed);
                 // Waits for its end, whatever that is.
                 let _ = spawn_blocking(move || old.stop()).await;
-                at_work.store(false, Relaxed);
+                ending.store(false, Relaxed);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = hurry.notified() => {}
             }
-            let said = notes.clone();
-            let tell = move |words| {
-                // Full only if the supervisor has fallen far behind, and then it has enough to go by.
-                let _ = said.try_send(Note::Animation(generation, words));
-            };
-            at_work.store(true, Relaxed);
-            let started = spawn_blocking(move || Animation::start(plan, around, tell)).await;
-            at_work.store(false, Relaxed);
-            let started = started.unwrap_or_else(|_| Err(anyhow::anyhow!("starting the animation panicked")));
-            let _ = notes.send(Note::AnimationStarted(Box::new(started))).await;
+            let _ = notes.send(Note::AnimationDue(generation)).await;
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

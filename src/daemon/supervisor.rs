@@ -1,24 +1,30 @@
 //! The supervisor: one task that owns the daemon's state. It selects over commands, what parts tell, timers and
 //! signals, and never does anything that takes long itself.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
-use keyframed_control::types::{Params, Reference, Reloaded, Showing, Status};
+use keyframed_control::types::{Params, Showing, Status};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{broadcast, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     time::{Interval, MissedTickBehavior, interval},
 };
 
 use super::{
     animation::Animation,
+    apply::Reloads,
     bus,
     feed::Feed,
     gallery::Gallery,
-    handle::{Answer, Command, Telemetry},
+    handle::{Command, Telemetry},
     notify::{self, Notify},
     parts::Parts,
+    pictures::{Granted, Pictures},
     relay::Relay,
     report::Report,
     stage::Stage,
@@ -33,13 +39,14 @@ use crate::{
 };
 
 /// How long everything may take to end: less than the two seconds that are promised.
-const OUTPUTS_END: Duration = Duration::from_millis(1300);
-const ANIMATION_ENDS: Duration = Duration::from_millis(400);
+const ENDS: Duration = Duration::from_millis(1700);
 
 /// What tasks that the supervisor has started tell it.
 pub enum Note {
     /// The bus of the animation of this generation said something.
     Animation(u64, bus::Said),
+    /// The animation of this generation may be started.
+    AnimationDue(u64),
     /// An animation was started, or could not be.
     AnimationStarted(Box<anyhow::Result<Animation>>),
     /// A source was closed.
@@ -47,19 +54,9 @@ pub enum Note {
     /// An output was closed.
     OutputClosed(String),
     /// A reference was checked and set, or refused.
-    Reference(ReferenceSet),
-    /// A configuration was read, or could not be; an answer if a client asked for it.
-    Config(Box<Result<Config, String>>, Option<Answer<Reloaded>>),
-}
-
-/// What came of setting a reference.
-pub struct ReferenceSet {
-    /// The animation that it was set on.
-    pub generation: u64,
-    /// The picture, or why not.
-    pub result: Result<Reference, keyframed_control::ErrorObject>,
-    /// Who wants to know.
-    pub answer: Answer<Reference>,
+    Reference(Granted),
+    /// A configuration was read, or could not be.
+    Config(Box<Result<Config, String>>),
 }
 
 /// What the supervisor is made of.
@@ -76,12 +73,15 @@ pub struct Supervisor {
     pub feed: Feed,
     pub parts: Parts,
     pub stage: Stage,
-    pub gallery: Arc<Gallery>,
+    pub gallery: Gallery,
     pub events: Events,
     pub report: Report,
     pub notify: Notify,
-    /// Keeps settings of references in the order they were asked for.
-    pub references: Arc<tokio::sync::Mutex<()>>,
+    /// Reads pictures.
+    pub pictures: Pictures,
+    /// What else takes long for clients, so many at once.
+    pub turns: Arc<Semaphore>,
+    pub reloads: Reloads,
     pub notes: mpsc::Sender<Note>,
     pub telemetry: broadcast::Sender<Telemetry>,
     pub status_out: watch::Sender<Status>,
@@ -120,6 +120,14 @@ impl Signals {
             hangup: on(SignalKind::hangup())?,
         })
     }
+
+    /// Waits for one that asks for the end.
+    pub async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Supervisor {
@@ -155,13 +163,15 @@ impl Supervisor {
         }
     }
 
-    /// Ends everything: recordings first, then the animation, if it can be waited for. Returns whether nothing
-    /// runs any more.
+    /// Ends everything at once: recordings are asked to end first. Returns whether nothing runs any more; what cannot
+    /// be waited for runs on.
     pub async fn stop(&mut self) -> bool {
         self.notify.stopping();
         self.events.emit(Kind::Stopping, None, "keyframed ends");
-        let parts = self.parts.stop(OUTPUTS_END).await;
-        let stage = self.stage.stop(ANIMATION_ENDS).await;
+        let deadline = Instant::now() + ENDS;
+        let parts = self.parts.stop(deadline);
+        let stage = self.stage.stop(deadline);
+        let (parts, stage) = tokio::join!(parts, stage);
         parts && stage
     }
 
@@ -207,45 +217,45 @@ impl Supervisor {
     fn take_note(&mut self, note: Note) {
         match note {
             Note::Animation(generation, said) => self.stage.said(generation, said),
+            Note::AnimationDue(generation) => self.stage.due(generation),
             Note::AnimationStarted(result) => self.stage.started(*result),
             Note::SourceClosed => self.parts.source_closed(),
             Note::OutputClosed(name) => self.parts.output_closed(&name),
-            Note::Reference(set) => self.reference_set(set),
-            Note::Config(config, answer) => self.end_reload(*config, answer),
+            Note::Reference(granted) => self.reference_set(granted),
+            Note::Config(config) => self.end_reload(*config),
         }
         self.publish();
     }
 
     fn on_source(&mut self, event: PipeEvent) {
-        let part = format!("source {}", event.name);
-        match event.change {
-            PipeChange::Running => self.events.emit(Kind::SourceRunning, Some(&part), "frames come"),
-            PipeChange::Failed(why) => self.lost_source(&part, &why),
-            PipeChange::Stalled => self.lost_source(&part, "it gives no frames any more"),
-            PipeChange::Eos => self.lost_source(&part, "it is over"),
-            PipeChange::File(_) => {}
+        // Whether it is news or not, no poses come.
+        let (kind, why) = match event.change {
+            PipeChange::Running => (Kind::SourceRunning, "frames come".into()),
+            PipeChange::Failed(why) => (Kind::SourceLost, why),
+            PipeChange::Stalled => (Kind::SourceLost, "it gives no frames any more".into()),
+            PipeChange::Eos => (Kind::SourceLost, "it is over".into()),
+            PipeChange::File(_) => return,
+        };
+        if kind == Kind::SourceLost {
+            self.feed.interrupt();
         }
-        self.publish();
-    }
-
-    fn lost_source(&mut self, part: &str, why: &str) {
-        self.feed.interrupt();
-        self.events.emit(Kind::SourceLost, Some(part), why);
+        self.tell(kind, &format!("source {}", event.name), why, event.news);
     }
 
     fn on_output(&mut self, event: PipeEvent) {
-        let part = format!("output {}", event.name);
-        match event.change {
-            PipeChange::Running => self.events.emit(Kind::OutputRunning, Some(&part), "frames go out"),
-            PipeChange::Failed(why) => self.events.emit(Kind::OutputLost, Some(&part), why),
-            PipeChange::Stalled => {
-                self.events.emit(Kind::OutputLost, Some(&part), "it takes no frames any more")
-            }
-            PipeChange::Eos => self.events.emit(Kind::OutputLost, Some(&part), "it ended"),
-            PipeChange::File(file) => {
-                let recorded = format!("recording to {}", file.display());
-                self.events.emit(Kind::RecordingFile, Some(&part), recorded);
-            }
+        let (kind, why) = match event.change {
+            PipeChange::Running => (Kind::OutputRunning, "frames go out".into()),
+            PipeChange::Failed(why) => (Kind::OutputLost, why),
+            PipeChange::Stalled => (Kind::OutputLost, "it takes no frames any more".into()),
+            PipeChange::Eos => (Kind::OutputLost, "it ended".into()),
+            PipeChange::File(file) => (Kind::RecordingFile, format!("recording to {}", file.display())),
+        };
+        self.tell(kind, &format!("output {}", event.name), why, event.news);
+    }
+
+    fn tell(&mut self, kind: Kind, part: &str, message: String, news: bool) {
+        if news {
+            self.events.emit(kind, Some(part), message);
         }
         self.publish();
     }

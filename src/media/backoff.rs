@@ -11,18 +11,25 @@ pub struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
+    good: Duration,
 }
 
 impl Backoff {
     /// Pauses from the first to the second of `range`.
     pub fn new(range: (Duration, Duration)) -> Self {
         let min = range.0.max(Duration::from_millis(10));
-        Self { min, max: range.1.max(min), next: min }
+        Self { min, max: range.1.max(min), next: min, good: GOOD_RUN }
     }
 
-    /// How long to wait after an attempt that ran for `ran`.
+    /// With another length of a good run.
+    #[cfg(test)]
+    pub fn with_good_run(self, good: Duration) -> Self {
+        Self { good, ..self }
+    }
+
+    /// How long to wait after an attempt that ran for `ran`: since it was known to work, not since it was begun.
     pub fn after(&mut self, ran: Duration) -> Duration {
-        if ran >= GOOD_RUN {
+        if ran >= self.good {
             self.next = self.min;
         }
         let pause = self.next;

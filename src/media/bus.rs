@@ -1,6 +1,6 @@
 //! What pipelines say, as sentences.
 
-use gst::prelude::*;
+use gst::{glib, prelude::*};
 
 /// What a full disk is called.
 pub const NO_SPACE: &str = "no space is left on the disk";
@@ -8,13 +8,22 @@ pub const NO_SPACE: &str = "no space is left on the disk";
 /// An error message as one sentence; GStreamer's own details go to the log.
 pub fn sentence(message: &gst::message::Error) -> String {
     let error = message.error();
-    let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
-    let details = message.debug().unwrap_or_default();
-    tracing::debug!("{source}: {error}: {details}");
     if error.matches(gst::ResourceError::NoSpaceLeft) {
         return NO_SPACE.into();
     }
-    let element = message.src().and_then(|src| src.downcast_ref::<gst::Element>()?.factory());
+    describe(message.src(), &error, message.debug().as_deref())
+}
+
+/// A warning message as one sentence.
+pub fn warning(message: &gst::message::Warning) -> String {
+    describe(message.src(), &message.error(), message.debug().as_deref())
+}
+
+fn describe(src: Option<&gst::Object>, error: &glib::Error, details: Option<&str>) -> String {
+    let source = src.map(|src| src.name().to_string()).unwrap_or_default();
+    let details = details.unwrap_or_default();
+    tracing::debug!("{source}: {error}: {details}");
+    let element = src.and_then(|src| src.downcast_ref::<gst::Element>()?.factory());
     // Ours are whole sentences; others' make sense with the element's name.
     let ours = element.as_ref().and_then(|factory| factory.plugin());
     if ours.is_some_and(|plugin| plugin.plugin_name() == "keyframed") {
@@ -22,7 +31,7 @@ pub fn sentence(message: &gst::message::Error) -> String {
     }
     let element = element.map(|factory| factory.name().to_string()).unwrap_or(source);
     let text = error.message().trim_end_matches('.');
-    match detail(&details).filter(|detail| !text.contains(detail)) {
+    match detail(details).filter(|detail| !text.contains(detail)) {
         Some(detail) => format!("{text}: {detail} ({element})"),
         None => format!("{text} ({element})"),
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! source.rs, sources/  kind ─► bin that ends in raw video     source_pipe.rs  runs one, for ever
 //! output.rs, outputs/  kind ─► bin that takes RGB frames      output_pipe.rs  runs one, for ever
+//!                                                             runner.rs       what both do alike
 //! ```
 //!
 //! A pipe opens its pipeline again whenever it fails, ends or stalls; none touches another, and none ever blocks who
@@ -12,9 +13,13 @@ pub mod backoff;
 pub mod bus;
 pub mod element;
 pub mod output;
+mod output_feed;
 pub mod output_pipe;
+mod output_role;
 mod outputs;
 mod pipe;
+mod role;
+mod runner;
 pub mod source;
 pub mod source_pipe;
 mod sources;

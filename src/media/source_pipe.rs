@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::Context as _;
 use gst::prelude::*;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
+    backoff::Backoff,
     element::{filter, make},
-    pipe::{self, End, PipeChange, PipeEvent, PipeStatus, Role, Shared, lock},
-    source,
+    pipe::{Handle, PipeChange, PipeEvent, PipeStatus, Shared, lock},
+    role::{End, Role},
+    runner, source,
 };
 use crate::config::resolved::{Source, SourceKind};
 
@@ -33,7 +35,7 @@ pub type OnFrame = Arc<dyn Fn(gst::Sample) + Send + Sync>;
 #[derive(Debug)]
 pub struct SourcePipe {
     shared: Arc<Shared>,
-    closed: Mutex<Option<oneshot::Receiver<bool>>>,
+    handle: Handle,
 }
 
 impl SourcePipe {
@@ -57,8 +59,9 @@ impl SourcePipe {
             played: Instant::now(),
             begun: false,
         };
-        let closed = pipe::start(format!("source {name}"), shared.clone(), role, source.retry)?;
-        Ok(Self { shared, closed: Mutex::new(Some(closed)) })
+        let backoff = Backoff::new(source.retry);
+        let handle = runner::start(format!("source {name}"), shared.clone(), role, backoff)?;
+        Ok(Self { shared, handle })
     }
 
     /// How it is doing.
@@ -75,22 +78,16 @@ impl SourcePipe {
         }
     }
 
-    /// Begins to stop at once. The future is true when everything was closed within `limit`; what was not goes on
-    /// closing by itself.
+    /// As [`stop_by`](Self::stop_by), `limit` from now.
+    #[cfg(test)]
     pub fn stop(&self, limit: Duration) -> impl Future<Output = bool> + Send + use<> {
-        self.shared.request_stop(Instant::now() + limit);
-        let closed = lock(&self.closed).take();
-        async move {
-            let Some(closed) = closed else { return true };
-            // The thread keeps to the limit itself; a little more lets it say so.
-            tokio::time::timeout(limit + Duration::from_millis(100), closed).await == Ok(Ok(true))
-        }
+        self.stop_by(Instant::now() + limit)
     }
-}
 
-impl Drop for SourcePipe {
-    fn drop(&mut self) {
-        self.shared.request_stop(Instant::now());
+    /// Begins to stop at once. The future is true when everything was closed by `deadline`; what was not goes on
+    /// closing by itself. Asked again, the earliest deadline holds, for all.
+    pub fn stop_by(&self, deadline: Instant) -> impl Future<Output = bool> + Send + use<> {
+        self.handle.stop_by(deadline)
     }
 }
 
@@ -211,7 +208,11 @@ impl Role for SourceRole {
     }
 
     fn settle(&self, _again: bool) -> Duration {
-        Duration::ZERO
+        match self.source.kind {
+            // A single picture shall not come and go.
+            SourceKind::File { repeat: true, .. } => SHORTEST_FILE,
+            _ => Duration::ZERO,
+        }
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {

@@ -1,5 +1,5 @@
-//! State changes that may block, such as opening a fifo that nobody reads or joining a thread that hangs in a
-//! connect(): each on a thread of its own, waited for only so long.
+//! State changes, and other calls that may block, such as opening a fifo that nobody reads or joining a thread that
+//! hangs in a connect(): each on a thread of its own, waited for only so long.
 
 use std::{
     io,
@@ -28,15 +28,46 @@ impl Transition {
         state: gst::State,
         mut before: Option<Self>,
     ) -> io::Result<Self> {
-        let (sender, done) = sync_channel(1);
         let pipeline = pipeline.clone();
-        thread::Builder::new().name(format!("{name} {state:?}")).spawn(move || {
+        Self::run(format!("{name} {state:?}"), move || {
             if let Some(before) = &mut before {
                 before.wait(Duration::MAX);
             }
-            let ok = pipeline.set_state(state).is_ok();
-            // The pipeline goes first: who hears that it is closed may count on its files and ports being free.
-            drop(pipeline);
+            pipeline.set_state(state).is_ok()
+        })
+    }
+
+    /// Begins to ask the elements of `pipeline` for their latency anew, and to tell the sum to its sinks.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub fn latency(name: &str, pipeline: &gst::Pipeline) -> io::Result<Self> {
+        let pipeline = pipeline.clone();
+        Self::run(format!("{name} latency"), move || {
+            if let Err(error) = pipeline.recalculate_latency() {
+                tracing::debug!("{}: {error}", pipeline.name());
+            }
+            // It plays on with what it had.
+            true
+        })
+    }
+
+    /// Begins to send `event` to `elements`.
+    ///
+    /// # Errors
+    /// If no thread can be made.
+    pub fn send(name: &str, elements: Vec<gst::Element>, event: gst::Event) -> io::Result<Self> {
+        Self::run(format!("{name} {:?}", event.type_()), move || {
+            elements.iter().all(|element| element.send_event(event.clone()))
+        })
+    }
+
+    fn run(name: String, change: impl FnOnce() -> bool + Send + 'static) -> io::Result<Self> {
+        let (sender, done) = sync_channel(1);
+        thread::Builder::new().name(name).spawn(move || {
+            // What it held is gone by now: who hears that a pipeline is closed may count on its files and ports being
+            // free.
+            let ok = change();
             // Nobody may be waiting any more.
             let _ = sender.send(ok);
         })?;

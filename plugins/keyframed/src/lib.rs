@@ -7,6 +7,8 @@
 //!
 //! All elements speak RGB video in system memory. They are thin shells around `keyframed-engine`
 //! (selection, pacing) and `keyframed-models` (networks, feature `torch`); registration touches neither.
+use std::sync::OnceLock;
+
 use gst::glib;
 
 pub mod avataranimate;
@@ -20,15 +22,18 @@ mod load;
 mod loading;
 mod models;
 mod params;
+pub mod picture;
 mod reference;
 mod video;
 
-/// Makes the elements known to this process, for programs that link this crate instead of loading the library.
+/// Makes the elements known to this process, for programs that link this crate instead of loading the library. Asked
+/// again, it does nothing: GStreamer would throw the first registration away while elements still use it.
 ///
 /// # Errors
 /// If GStreamer is not initialised or refuses the plugin.
 pub fn plugin_register_static() -> Result<(), glib::BoolError> {
-    define::plugin_register_static()
+    static REGISTERED: OnceLock<Result<(), glib::BoolError>> = OnceLock::new();
+    REGISTERED.get_or_init(define::plugin_register_static).clone()
 }
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

@@ -4,6 +4,9 @@ use gst::{glib, prelude::*};
 /// Name of the structure of the custom downstream event.
 const NAME: &str = "keyframed-params";
 
+/// Most events that wait for one picture.
+const MOST_WAITING: usize = 64;
+
 /// A property and its new value.
 pub type Value<'a> = (&'a str, glib::Value);
 
@@ -32,16 +35,55 @@ pub fn take(
     }
 }
 
+/// Whether [`take`] would set what `event` has for the properties `names` of `element`.
+pub fn is_valid(element: &impl IsA<gst::Element>, event: &gst::EventRef, names: &[&'static str]) -> bool {
+    check(element.as_ref(), event, names).is_ok()
+}
+
+/// Adds `event` to those that wait for the same picture. No picture may come for long, while somebody turns a knob:
+/// `keyframed-params` that `joins` accepts becomes one event with those that wait, newer values winning; and of too
+/// many events the oldest GAP goes, or the oldest that a newer one of its type follows.
+pub fn queue(waiting: &mut Vec<gst::Event>, event: gst::Event, joins: impl Fn(&gst::EventRef) -> bool) {
+    let may_join = |event: &gst::EventRef| fields(event).is_some() && joins(event);
+    let older = if may_join(&event) { waiting.iter().rposition(|older| may_join(older)) } else { None };
+    let event = match older.map(|at| waiting.remove(at)) {
+        Some(older) => join(&older, event),
+        None => event,
+    };
+    if waiting.len() >= MOST_WAITING {
+        let gap = waiting.iter().position(|event| event.type_() == gst::EventType::Gap);
+        // There are fewer types than places.
+        let is_outdated = |at: &usize| waiting[at + 1..].iter().any(|e| e.type_() == waiting[*at].type_());
+        if let Some(oldest) = gap.or_else(|| (0..waiting.len()).find(is_outdated)) {
+            waiting.remove(oldest);
+        }
+    }
+    waiting.push(event);
+}
+
+/// One event with the fields of both.
+fn join(older: &gst::EventRef, newer: gst::Event) -> gst::Event {
+    let (Some(old), Some(new)) = (fields(older), fields(&newer)) else { return newer };
+    let mut both = old.to_owned();
+    for (name, value) in new.iter() {
+        both.set_value(name.as_str(), value.clone());
+    }
+    gst::event::CustomDownstream::builder(both).seqnum(newer.seqnum()).build()
+}
+
+/// The structure of the event, if it is `keyframed-params`.
+fn fields(event: &gst::EventRef) -> Option<&gst::StructureRef> {
+    let gst::EventView::CustomDownstream(custom) = event.view() else { return None };
+    custom.structure().filter(|structure| structure.name() == NAME)
+}
+
 fn check<'a>(
     element: &gst::Element,
     event: &gst::EventRef,
     names: &[&'a str],
 ) -> Result<Vec<Value<'a>>, String> {
     let mut values = Vec::new();
-    let gst::EventView::CustomDownstream(custom) = event.view() else { return Ok(values) };
-    let Some(structure) = custom.structure().filter(|structure| structure.name() == NAME) else {
-        return Ok(values);
-    };
+    let Some(structure) = fields(event) else { return Ok(values) };
     for name in names {
         let (Ok(value), Some(spec)) = (structure.value(*name), element.find_property(name)) else { continue };
         if value.type_() != spec.value_type() {
@@ -73,5 +115,45 @@ fn outside(value: &glib::Value, spec: &glib::ParamSpec) -> Option<String> {
         misses(value.get::<u64>().ok()?, spec.minimum(), spec.maximum())
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(name: &str, value: u32) -> gst::Event {
+        gst::event::CustomDownstream::new(gst::Structure::builder(NAME).field(name, value).build())
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        gst::init().unwrap();
+        let mut waiting = Vec::new();
+        let tag = || gst::event::Tag::new(gst::TagList::new());
+        let gap = |n| gst::event::Gap::builder(gst::ClockTime::from_seconds(n)).build();
+        for n in 0..1000 {
+            queue(&mut waiting, tag(), |_| true);
+            queue(&mut waiting, gap(n), |_| true);
+            queue(&mut waiting, params("steps", n as u32), |_| true);
+            queue(&mut waiting, params("seed", 7), |_| true);
+            assert!(waiting.len() <= MOST_WAITING);
+        }
+        let kept: Vec<_> = waiting.iter().filter_map(|event| fields(event)).collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!((kept[0].get("steps"), kept[0].get("seed")), (Ok(999u32), Ok(7u32)));
+    }
+
+    #[test]
+    fn what_may_not_join_stays_as_it_is() {
+        gst::init().unwrap();
+        let mut waiting = Vec::new();
+        let even =
+            |event: &gst::EventRef| fields(event).unwrap().get::<u32>("steps").unwrap().is_multiple_of(2);
+        for n in [2, 4, 5, 6, 7] {
+            queue(&mut waiting, params("steps", n), even);
+        }
+        let steps = |event: &gst::Event| fields(event).unwrap().get::<u32>("steps").unwrap();
+        assert_eq!(waiting.iter().map(steps).collect::<Vec<_>>(), [5, 6, 7]);
     }
 }

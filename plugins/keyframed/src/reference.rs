@@ -4,11 +4,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::DynamicImage;
 use keyframed_engine::Frame;
 
-/// Most memory that decoding a picture may take: 16384 × 16384 RGB.
-const MOST_BYTES: u64 = 16384 * 16384 * 3;
+use crate::picture;
 
 /// The file that `reference` means: a path, or the name of a picture in `avatars`, or, if nothing was said, the
 /// first of those by name.
@@ -40,25 +39,12 @@ fn first(avatars: &Path) -> Option<PathBuf> {
 /// # Errors
 /// One line that names the file.
 pub fn load(path: &Path) -> Result<Frame, String> {
-    let image = decode(path).map_err(|err| {
-        let path = path.display();
-        format!("The reference picture {path} cannot be read: {err}")
-    })?;
+    let shown = path.display();
+    let decoded = picture::open(path).map_err(Into::into).and_then(picture::decode);
+    let image = decoded.map_err(|err| format!("The reference picture {shown} cannot be read: {err}"))?;
     let (width, height) = (image.width(), image.height());
     Frame::new(width, height, on_white(image))
-        .map_err(|err| format!("The reference picture {} cannot be used: {err}", path.display()))
-}
-
-fn decode(path: &Path) -> Result<DynamicImage, image::ImageError> {
-    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
+        .map_err(|err| format!("The reference picture {shown} cannot be used: {err}"))
 }
 
 fn on_white(image: DynamicImage) -> Vec<u8> {

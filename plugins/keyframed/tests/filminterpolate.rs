@@ -1,6 +1,8 @@
 //! `filminterpolate`, offline and on a test clock.
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::{bytes, fields, first_pixel, flat, init, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
@@ -376,6 +378,37 @@ fn an_event_changes_all_at_once_and_leaves_before_the_next_picture() {
     assert!(warnings[1].contains("max-quality must be of type GstFilmInterpolateQuality"), "{warnings:?}");
     assert_eq!(h.element().unwrap().property::<u64>("latency"), 700_000_000);
     h.element().unwrap().set_bus(None);
+}
+
+#[test]
+fn events_before_the_first_picture_do_not_pile_up() {
+    for is_live in [false, true] {
+        let mut h = if is_live { live("crossfade") } else { harness(false, "crossfade", "25/1", "25/1") };
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = events.clone();
+        let src = h.element().unwrap().static_pad("src").unwrap();
+        src.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if let Some(event) = info.event().filter(|event| event.has_name("keyframed-params")) {
+                seen.lock().unwrap().push(event.structure().unwrap().to_owned());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        for n in 0..500u64 {
+            assert!(h.push_event(params(fields().field("seed", n).field("latency", (500 + n) * 1_000_000))));
+            assert!(h.push_event(params(fields().field("lambda", 0.5))));
+        }
+        key(&mut h, 0, 0);
+        if is_live {
+            tick(&mut h);
+        } else {
+            key(&mut h, 80, 80);
+            h.pull().unwrap();
+        }
+        let events = events.lock().unwrap();
+        assert_eq!(events.len(), 1, "{events:?}");
+        assert_eq!((events[0].get("seed"), events[0].get("lambda")), (Ok(499u64), Ok(0.5)));
+        assert_eq!(h.element().unwrap().property::<u64>("latency"), 999_000_000);
+    }
 }
 
 #[test]

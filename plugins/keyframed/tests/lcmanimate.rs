@@ -341,6 +341,34 @@ fn an_event_keeps_its_place_among_poses() {
 }
 
 #[test]
+fn events_that_wait_for_the_worker_do_not_pile_up() {
+    let mut f = Fixture::new(false, |e| {
+        e.set_property("context-frames", 0i32);
+        e.set_property_from_str("leaky", "true");
+    });
+    let src = f.element.static_pad("src").unwrap();
+    let seen = common::watch(&src);
+    let (here, go) = hold_first(&src);
+    f.pose(0);
+    here.recv().unwrap();
+    // As while a model loads: poses come, and somebody turns a knob.
+    for n in 1..200 {
+        f.h.push(pose_at(0, n)).unwrap();
+        assert!(f.h.push_event(params(fields().field("seed", n))));
+        assert!(f.h.push_event(params(fields().field("steps", 1u32))));
+    }
+    assert!(f.h.push_event(params(fields().field("seed", 1u64).field("steps", 51u32))));
+    drop(go);
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    while let Ok(Some(_)) = f.h.pull_until_eos() {}
+    let last = 40 * 199;
+    assert_eq!(*seen.lock().unwrap(), [Some(0), None, Some(last), None, None]);
+    assert_eq!((f.element.property::<u32>("steps"), f.element.property::<u64>("seed")), (1, 199));
+    let warnings = messages(&f.bus, gst::MessageType::Warning);
+    assert!(warnings.len() == 1 && warnings[0].contains("steps must be"), "{warnings:?}");
+}
+
+#[test]
 fn an_event_with_a_bad_field_changes_nothing() {
     let mut f = Fixture::new(false, |_| {});
     let seen = common::watch(&f.element.static_pad("src").unwrap());

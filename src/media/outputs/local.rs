@@ -1,6 +1,10 @@
 //! Outputs on this machine, raw video all of them.
 
-use std::{os::unix::net::UnixStream, path::Path};
+use std::{
+    io::ErrorKind,
+    os::unix::{fs::FileTypeExt as _, net::UnixStream},
+    path::Path,
+};
 
 use anyhow::{Context as _, bail};
 use gst::prelude::*;
@@ -56,16 +60,24 @@ pub fn shm(socket: &Path, video: Video) -> Elements {
 /// Frames that fit into the shared memory.
 const SHM_FRAMES: u64 = 16;
 
-/// shmsink takes another name where a socket exists; one that nobody listens on was left behind by a crash.
+/// shmsink takes another name where a socket exists; one that nobody listens on was left behind by a crash. Anything
+/// else at its path is the user's and stays.
 pub fn free_socket(socket: &Path) -> anyhow::Result<()> {
     let shown = socket.display();
+    match socket.symlink_metadata() {
+        Ok(found) if !found.file_type().is_socket() => bail!("{shown} exists and is no socket"),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
+    }
     match UnixStream::connect(socket) {
         Ok(_) => bail!("{shown} is in use by another program"),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             std::fs::remove_file(socket).with_context(|| format!("{shown} is in the way"))
         }
-        Err(_) if socket.exists() => bail!("{shown} exists and is no socket"),
-        Err(_) => Ok(()),
+        // Its owner has just ended.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot tell whether {shown} is in use")),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use gst::prelude::*;
 
 use super::encoder;
 use crate::{
-    config::resolved::{Output, Video},
+    config::resolved::{Output, OutputKind, Video},
     media::element::{make_with, millis, set},
 };
 
@@ -51,10 +52,29 @@ pub fn srt_caller(
     Ok(parts)
 }
 
+/// Whether the other end that an output calls has answered, where that can be asked. Frames go into the encoder before
+/// that.
+pub fn is_answered(kind: &OutputKind, pipeline: &gst::Pipeline) -> bool {
+    let stats = || Some(pipeline.by_name(SINK)?.property::<gst::Structure>("stats"));
+    match kind {
+        OutputKind::SrtCaller { .. } => {
+            stats().and_then(|stats| stats.get::<i64>("packets-sent").ok()).is_some_and(|sent| sent > 0)
+        }
+        OutputKind::Rtmp { .. } => {
+            stats().and_then(|stats| stats.get::<u64>("in-bytes-total").ok()).is_some_and(|came| came > 0)
+        }
+        _ => true,
+    }
+}
+
+/// The sink's name in its pipeline.
+const SINK: &str = "connection";
+
 fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result<gst::Element> {
     let sink = make_with(
         "srtsink",
         &[
+            ("name", SINK),
             // With the mode in it: a listener's address is kept apart from a caller's when it is read.
             ("uri", uri),
             ("latency", &millis(latency)),
@@ -76,7 +96,7 @@ fn srt(uri: &str, latency: Duration, passphrase: Option<&str>) -> anyhow::Result
 pub fn rtmp(output: &Output, video: Video, url: &str) -> Elements {
     let mut parts = encoder::h264(output.encoder, video)?;
     parts.push(make_with("flvmux", &[("streamable", "true")])?);
-    parts.push(make_with("rtmp2sink", &[("location", url), ("sync", "false")])?);
+    parts.push(make_with("rtmp2sink", &[("name", SINK), ("location", url), ("sync", "false")])?);
     Ok(parts)
 }
 

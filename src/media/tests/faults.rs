@@ -30,6 +30,20 @@ fn reason(kind: OutputKind) -> String {
     }
 }
 
+/// An output whose other end is there, and silent: fails, again and again, and is never said to run.
+#[track_caller]
+fn never_answered(kind: OutputKind) {
+    let mut fed = Fed::start(&output(kind));
+    let change = fed.events.wait_for("anything", |_| true);
+    eprintln!("{change:?}");
+    eventually("more attempts", || (fed.pipe.status().restarts > 1).then_some(()));
+    let all: Vec<_> = [change].into_iter().chain(fed.events.drain()).collect();
+    assert!(!all.contains(&PipeChange::Running), "{all:?}");
+    let (_, took) = fed.stop(Duration::from_secs(2));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(*lock(&fed.slowest) < PUSH, "{:?}", lock(&fed.slowest));
+}
+
 fn srt_to(peer: SocketAddr) -> OutputKind {
     let latency = Duration::from_millis(20);
     OutputKind::SrtCaller { peer: peer.to_string(), latency, passphrase: None, stream_id: None }
@@ -39,7 +53,7 @@ fn srt_to(peer: SocketAddr) -> OutputKind {
 fn srt_peer_never_answers() {
     // It is there, and silent.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    fails(srt_to(silent.local_addr().unwrap()));
+    never_answered(srt_to(silent.local_addr().unwrap()));
 }
 
 #[test]
@@ -51,7 +65,7 @@ fn rtmp_server_is_not_there() {
 fn rtmp_server_never_answers() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    fails(OutputKind::Rtmp { url: format!("rtmp://127.0.0.1:{port}/live/x") });
+    never_answered(OutputKind::Rtmp { url: format!("rtmp://127.0.0.1:{port}/live/x") });
 }
 
 #[test]
@@ -104,6 +118,27 @@ fn stop_does_not_wait_for_who_blocks() {
     let (closed, took) = fed.stop(Duration::from_secs(1));
     assert!(!closed);
     assert!(took < Duration::from_secs(3), "{took:?}");
+    // Lets its thread go.
+    drop(std::fs::File::open(&fifo));
+}
+
+#[test]
+fn the_earliest_deadline_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let launch = format!("identity ! filesink location={}", fifo.display());
+    let fed = Fed::start(&output(OutputKind::Fragment { launch }));
+    eventually("frames in front of it", || (fed.pipe.status().queue_frames > 0).then_some(()));
+    let started = Instant::now();
+    // As a reload that replaces an output, and then the end of it all.
+    let unhurried = fed.pipe.stop(LIMIT);
+    let hurried = fed.pipe.stop(Duration::from_millis(500));
+    let later = fed.pipe.stop(LIMIT);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let closed = runtime.block_on(async { (hurried.await, unhurried.await, later.await) });
+    assert_eq!(closed, (false, false, false));
+    assert!(started.elapsed() < LIMIT / 4, "{:?}", started.elapsed());
     // Lets its thread go.
     drop(std::fs::File::open(&fifo));
 }

@@ -4,6 +4,7 @@ mod desktop;
 mod faults;
 mod outputs;
 mod recording;
+mod runner;
 mod sources;
 
 use std::{
@@ -64,7 +65,7 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What a pipe tells.
+/// What a pipe tells, less what is no news.
 pub struct Events(mpsc::Receiver<PipeEvent>);
 
 impl Events {
@@ -72,9 +73,9 @@ impl Events {
     pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&PipeChange) -> bool) -> PipeChange {
         let mut seen = vec![];
         let found = eventually_or(|| {
-            let change = self.0.try_recv().ok()?.change;
-            seen.push(change.clone());
-            wanted(&change).then_some(change)
+            let event = self.0.try_recv().ok().filter(|event| event.news)?;
+            seen.push(event.change.clone());
+            wanted(&event.change).then_some(event.change)
         });
         found.unwrap_or_else(|| panic!("no event {what}, but {seen:?}"))
     }
@@ -93,8 +94,10 @@ impl Events {
         }
     }
 
+    /// What was told since that is new.
     pub fn drain(&mut self) -> Vec<PipeChange> {
-        std::iter::from_fn(|| self.0.try_recv().ok()).map(|event| event.change).collect()
+        let events = std::iter::from_fn(|| self.0.try_recv().ok());
+        events.filter(|event| event.news).map(|event| event.change).collect()
     }
 }
 

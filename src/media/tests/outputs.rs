@@ -166,6 +166,26 @@ fn a_socket_left_by_a_crash_is_taken_over_and_one_in_use_is_not() {
 }
 
 #[test]
+fn what_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("video.shm");
+    let reason = || Fed::start(&output(OutputKind::Shm { socket: path.clone() })).events.failed();
+    std::fs::write(&path, "precious").unwrap();
+    assert!(reason().ends_with("exists and is no socket"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    // A name that leads to a file is not followed.
+    let target = directory.path().join("target");
+    std::fs::rename(&path, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    assert!(reason().ends_with("exists and is no socket"));
+    assert!(path.is_symlink() && target.exists());
+    // What the system says is passed on.
+    let socket = target.join("video.shm");
+    let reason = Fed::start(&output(OutputKind::Shm { socket })).events.failed();
+    assert!(reason.starts_with("cannot look at ") && reason.contains("Not a directory"), "{reason}");
+}
+
+#[test]
 fn fragment() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("out.y4m");
@@ -177,6 +197,25 @@ fn fragment() {
     assert!(fed.stop(Duration::from_secs(2)).0);
     let seen = ffmpeg(&["-i", file.to_str().unwrap()], 15).unwrap();
     assert!(seen.times.iter().all(Option::is_some));
+}
+
+#[test]
+fn a_fragment_with_sound_of_its_own_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("out.mp4");
+    let launch = format!(
+        "videoconvert ! video/x-raw,format=I420 ! x264enc tune=zerolatency ! queue ! mux. \
+         audiotestsrc is-live=true ! audioconvert ! alawenc ! queue ! mux. qtmux name=mux ! filesink location={}",
+        file.display()
+    );
+    let mut fed = Fed::start(&output(OutputKind::Fragment { launch }));
+    fed.events.running();
+    eventually("frames", || (fed.pipe.status().frames > 20).then_some(()));
+    let (closed, took) = fed.stop(LIMIT);
+    assert!(closed && took < LIMIT / 4, "{closed} {took:?}");
+    // Its index comes last.
+    let seen = ffmpeg(&["-i", file.to_str().unwrap()], 15).unwrap();
+    assert!(seen.log.contains("Audio: pcm_alaw"), "{}", seen.log);
 }
 
 #[test]

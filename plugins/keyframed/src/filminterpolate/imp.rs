@@ -36,8 +36,8 @@
  * `latency` and `max-quality` take effect at once; if FILM is wanted for the first time it is loaded then, and
  * until it is there the flow warp is used (live) or the stream waits (offline). The serialized custom downstream
  * event `keyframed-params` sets those of the two that its structure has fields for, both at once when it comes, and
- * leaves before the next picture. A field of the wrong type or out of range is named in a warning, and then nothing
- * of the event is used here. A new rate starts a new grid at the last key frame; a new size takes effect with its
+ * leaves before the next picture; those that wait for it leave as one, newer values winning. A field of the wrong
+ * type or out of range is named in a warning, and then nothing of the event is used here. A new rate starts a new grid at the last key frame; a new size takes effect with its
  * first key frame, and pictures of different sizes are not mixed.
  *
  * |[

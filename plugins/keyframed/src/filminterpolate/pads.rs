@@ -269,9 +269,10 @@ impl FilmInterpolate {
             state.flow = Ok(());
         }
         if first {
+            state.events.retain(|event| event.type_() != gst::EventType::StreamStart);
             state.events.insert(0, event);
         } else {
-            state.events.push(event);
+            params::queue(&mut state.events, event, |_| true);
         }
         true
     }

@@ -35,7 +35,8 @@
  * The serialized custom downstream event `keyframed-params` sets those of the five properties that its structure
  * has fields for, all at once, and passes on. It keeps its place among the key poses: the key frame of one that came
  * before it is made with the old values, of one after it with the new. A field of the wrong type or out of range is
- * named in a warning, and then nothing of the event is used here. A flush drops events that wait behind key poses.
+ * named in a warning, and then nothing of the event is used here. Events that wait for the same key pose become one,
+ * newer values winning. A flush drops events that wait behind key poses.
  *
  * |[
  * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink

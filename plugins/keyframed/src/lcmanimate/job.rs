@@ -3,6 +3,8 @@ use std::time::Instant;
 
 use keyframed_engine::Frame;
 
+use crate::params;
+
 /// A key pose to be animated.
 #[derive(Debug)]
 pub struct Pose {
@@ -36,17 +38,21 @@ impl Job {
         Self { epoch, pose: Some(pose), ..Self::default() }
     }
 
-    /// Adds an event at the end.
-    pub fn push(&mut self, event: gst::Event) {
-        if self.pose.is_some() { self.after.push(event) } else { self.before.push(event) }
+    /// Adds an event at the end; `joins`: see [`params::queue`].
+    pub fn push(&mut self, event: gst::Event, joins: impl Fn(&gst::EventRef) -> bool) {
+        let waiting = if self.pose.is_some() { &mut self.after } else { &mut self.before };
+        params::queue(waiting, event, joins);
     }
 
     /// Lets a newer key pose take this one's place; returns whether there was one. Events stay, but for GAPs
     /// that held the key frame which is not made now.
-    pub fn replace(&mut self, pose: Pose) -> bool {
+    pub fn replace(&mut self, pose: Pose, joins: impl Fn(&gst::EventRef) -> bool) -> bool {
         let replaced = self.pose.replace(pose).is_some();
-        let after = std::mem::take(&mut self.after);
-        self.before.extend(after.into_iter().filter(|event| event.type_() != gst::EventType::Gap));
+        for event in std::mem::take(&mut self.after) {
+            if event.type_() != gst::EventType::Gap {
+                params::queue(&mut self.before, event, &joins);
+            }
+        }
         replaced
     }
 }
@@ -65,10 +71,10 @@ mod tests {
         gst::init().unwrap();
         let gap = |ms| gst::event::Gap::builder(gst::ClockTime::from_mseconds(ms)).build();
         let mut job = Job::event(0, gap(1));
-        assert!(!job.replace(pose(2)), "nothing waited");
-        job.push(gap(3));
-        job.push(gst::event::Tag::new(gst::TagList::new()));
-        assert!(job.replace(pose(4)));
+        assert!(!job.replace(pose(2), |_| true), "nothing waited");
+        job.push(gap(3), |_| true);
+        job.push(gst::event::Tag::new(gst::TagList::new()), |_| true);
+        assert!(job.replace(pose(4), |_| true));
         let types = |events: &[gst::Event]| events.iter().map(|e| e.type_()).collect::<Vec<_>>();
         assert_eq!(types(&job.before), [gst::EventType::Gap, gst::EventType::Tag]);
         assert!(job.after.is_empty());

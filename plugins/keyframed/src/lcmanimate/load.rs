@@ -1,5 +1,5 @@
 //! Loading: the model's description and the reference at start, the weights on a thread of their own.
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use gst::{prelude::*, subclass::prelude::*};
 use keyframed_engine::Frame;
@@ -81,5 +81,8 @@ impl LcmAnimate {
 
 fn find_reference(name: Option<&str>, model: &dyn OpenModel) -> Result<(Frame, PathBuf), String> {
     let path = reference::find(name, &model.avatars())?;
-    Ok((reference::load(&path)?, path))
+    let frame = reference::load(&path)?;
+    // The name of a descriptor means something else tomorrow.
+    let real = path.starts_with("/proc/self/fd").then(|| fs::read_link(&path).ok()).flatten();
+    Ok((frame, real.unwrap_or(path)))
 }

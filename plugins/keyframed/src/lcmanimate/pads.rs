@@ -9,9 +9,11 @@ use super::{
     imp::{CAT, LcmAnimate},
     job::{Job, Pose},
     state::State,
+    work::PARAMS,
 };
 use crate::{
     filter::Filter,
+    params,
     video::{read_frame, rgb_caps},
 };
 
@@ -144,7 +146,9 @@ impl LcmAnimate {
         if leaky {
             // One thread sends, so a slot found empty stays empty until the job is sent.
             let mut replaced = false;
-            mailbox.amend(|job| replaced = pose.take().is_some_and(|pose| job.replace(pose)));
+            mailbox.amend(|job| {
+                replaced = pose.take().is_some_and(|pose| job.replace(pose, |event| self.joins(event)));
+            });
             if replaced && let Some(state) = self.state().as_mut() {
                 state.counts.dropped += 1;
             }
@@ -174,13 +178,19 @@ impl LcmAnimate {
         let mut event = Some(event);
         mailbox.amend(|job| {
             if let Some(event) = event.take() {
-                job.push(event);
+                job.push(event, |event| self.joins(event));
             }
         });
         match event {
             Some(event) => mailbox.send(Job::event(epoch, event), 0).is_ok(),
             None => true,
         }
+    }
+
+    /// Whether `keyframed-params` may become one with others: bad values are told where they stand, and spoil no
+    /// others.
+    fn joins(&self, event: &gst::EventRef) -> bool {
+        params::is_valid(&*self.obj(), event, &PARAMS)
     }
 
     /// Live or not, leaky or not: asked once a stream.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Properties that the event `keyframed-params` sets.
-const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
+pub(super) const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
 
 /// Failures in a row after which a live stream is given up.
 const MOST_FAILURES: u64 = 8;

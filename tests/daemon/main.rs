@@ -1,10 +1,12 @@
 //! The daemon as a whole: the output never stops, whatever happens around it, and it ends as it was asked to.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod end;
+mod reload;
 
 use std::{
     fs,
-    os::unix::net::UnixDatagram,
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -179,9 +181,9 @@ fn the_output_never_misses_a_tick() {
         status["source"]["name"] == "figure" && status["source"]["state"] == "running"
     });
     showing(&daemon, "live");
-    let after = daemon.call(&["status"]);
+    let before = before["stats"]["key_frames"].as_u64();
+    let after = daemon.wait("key frames", |status| status["stats"]["key_frames"].as_u64() > before);
     assert_eq!(after["pipeline"], "figure");
-    assert!(after["stats"]["key_frames"].as_u64() > before["stats"]["key_frames"].as_u64());
     assert_eq!(daemon.log().matches("model-loaded").count(), 1, "the networks stay for another source");
 
     let reloaded = {
@@ -255,7 +257,10 @@ fn a_bad_configuration_changes_nothing() {
     let good = base(&bench, "cpu") + &figure() + &to_file("file", &video);
     let mut daemon = start(&bench, &good);
     daemon.wait_live();
-    for bad in ["[outputs.file]\nkind = \"udp\"\n", "no toml [", &good.replace("steps = 1", "stepz = 1")] {
+    let no_model = good.replace(&format!("{:?}", bench.model()), "\"/no/such/model\"");
+    let no_picture = good.replace("[slate]", "[slate]\npicture = \"/no/such.png\"");
+    let misspelt = good.replace("steps = 1", "stepz = 1");
+    for bad in ["[outputs.file]\nkind = \"udp\"\n", "no toml [", &misspelt, &no_model, &no_picture] {
         daemon.rewrite(bad);
         let refusals = daemon.log().matches("reload-refused").count();
         daemon.signal(libc::SIGHUP);
@@ -327,54 +332,6 @@ fn an_animation_that_fails_is_told_and_comes_back() {
     showing(&daemon, "live");
     daemon.stop();
     assert_constant_rate(&video);
-}
-
-/// A service manager, and what it was told and nobody asked for yet.
-struct Manager(UnixDatagram, Vec<String>);
-
-impl Manager {
-    /// Waits for a message with lines that begin like these, in any order with others.
-    #[track_caller]
-    fn hears(&mut self, wanted: &[&str]) {
-        let started = Instant::now();
-        let fits =
-            |text: &String| wanted.iter().all(|wanted| text.lines().any(|line| line.starts_with(wanted)));
-        loop {
-            if let Some(found) = self.1.iter().position(fits) {
-                self.1.remove(found);
-                return;
-            }
-            assert!(started.elapsed() < PATIENCE, "no {wanted:?} but {:?}", self.1);
-            let mut bytes = [0; 4096];
-            if let Ok(length) = self.0.recv(&mut bytes) {
-                self.1.push(String::from_utf8_lossy(&bytes[..length]).into_owned());
-            }
-        }
-    }
-}
-
-#[test]
-fn a_service_manager_is_told() {
-    let (_alone, bench) = (alone(), bench());
-    let path = bench.path("notify");
-    let mut manager = Manager(UnixDatagram::bind(&path).unwrap(), Vec::new());
-    manager.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let config = base(&bench, "cpu") + &figure();
-    let runtime = bench.path("run");
-    fs::create_dir(&runtime).unwrap();
-    let environment = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")];
-    let mut daemon = Daemon::start_with(&bench.path("."), &runtime, &config, &environment);
-    manager.hears(&["READY=1"]);
-    manager.hears(&["WATCHDOG=1"]);
-    manager.hears(&["STATUS=Live; source figure; 0 of 0 outputs run"]);
-    assert!(!manager.1.iter().any(|text| text.contains("READY")), "ready once");
-    daemon.signal(libc::SIGHUP);
-    manager.hears(&["RELOADING=1", "MONOTONIC_USEC="]);
-    manager.hears(&["READY=1"]);
-    manager.1.clear();
-    manager.hears(&["WATCHDOG=1"]);
-    daemon.stop();
-    manager.hears(&["STOPPING=1"]);
 }
 
 #[test]
