@@ -49,6 +49,14 @@ impl Place {
         command
     }
 
+    /// Wants a run to be possible, and all of `parts` to be said about it.
+    #[track_caller]
+    fn warns(&self, text: &str, parts: &[&str]) {
+        let told = succeed(&mut self.check(text));
+        assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} in\n{told}");
+        assert!(told.ends_with("this can run here\n"), "{told}");
+    }
+
     /// Wants the text to be refused, and all of `parts` to be said about it.
     #[track_caller]
     fn refuses(&self, text: &str, parts: &[&str]) {
@@ -201,15 +209,12 @@ fn ports_and_sockets_that_are_taken_are_named() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = udp.local_addr().unwrap().port();
     let text = format!("[outputs.obs]\nkind = 'srt-listener'\nport = {port}");
-    place.refuses(
-        &text,
-        &[&format!("error: [outputs.obs] port: UDP port 127.0.0.1:{port} is in use"), "1 error"],
-    );
+    place.warns(&text, &[&format!("warning: [outputs.obs] port: UDP port 127.0.0.1:{port} is in use")]);
     // While the daemon runs it has them itself.
     succeed(place.check(&text).arg("--skip-devices"));
     let reader = UnixListener::bind(place.path("run/shm")).unwrap();
     let shm = "[outputs.shm]\nkind = 'shm'\nsocket_path = 'run/shm'";
-    place.refuses(shm, &["[outputs.shm] socket_path: somebody answers at"]);
+    place.warns(shm, &["[outputs.shm] socket_path: somebody answers at"]);
     succeed(place.check(shm).arg("--skip-devices"));
     drop(reader);
     drop(udp);
@@ -237,16 +242,15 @@ fn ports_and_sockets_that_are_taken_are_named() {
     place.refuses(text, &["is there and is no socket"]);
 }
 
+/// Devices, folders and desktops come and go; the daemon asks for them until they are there.
 #[test]
-fn what_a_run_would_miss_is_told() {
+fn what_a_run_waits_for_is_told_and_keeps_nothing_from_starting() {
     let place = Place::new();
-    fs::write(place.path("text.png"), "no picture").unwrap();
+    fs::write(place.path("text.png"), "no folder").unwrap();
     fs::write(place.path("empty.mp4"), "").unwrap();
     fs::create_dir(place.path("bare")).unwrap();
     let text = r#"
         pipeline = "clip"
-        [slate]
-        picture = "text.png"
         [sources.clip]
         kind = "file"
         path = "none.mp4"
@@ -256,11 +260,11 @@ fn what_a_run_would_miss_is_told() {
         [sources.camera]
         kind = "v4l2"
         device = "/dev/video97"
-        [sources.typo]
-        kind = "fragment"
-        launch = "videotestsrc ! ! identity"
+        [sources.zero]
+        kind = "v4l2"
+        device = "/dev/zero"
         [gallery]
-        directories = ["bare"]
+        directories = ["bare", "unplugged"]
         [outputs.camera]
         kind = "v4l2"
         device = "/dev/video98"
@@ -274,6 +278,41 @@ fn what_a_run_would_miss_is_told() {
         [outputs.recording]
         kind = "recording"
         directory = "text.png/recordings"
+    "#;
+    place.warns(
+        text,
+        &[
+            "warning: [sources.clip] path: ",
+            "none.mp4 cannot be read: No such file or directory (os error 2); it is waited for",
+            "empty.mp4 is empty (0 bytes)",
+            "warning: [sources.camera] device: there is no /dev/video97; it is waited for",
+            "warning: [sources.zero] device: /dev/zero is no video device",
+            "/bare holds no PNG",
+            "/unplugged now; a reload looks again",
+            "warning: [outputs.camera] device: there is no /dev/video98: load v4l2loopback",
+            "warning: [outputs.null] device: /dev/null is no video device",
+            "warning: [outputs.window] kind: a window needs a desktop",
+            "warning: [outputs.pw] kind: PipeWire is not running for this user",
+            "warning: [outputs.recording] directory: ",
+            "text.png is not a folder; it is waited for",
+        ],
+    );
+    assert!(!place.path("text.png/recordings").exists());
+    // Before a start and before a reload it is asked less, and never to more effect.
+    let told = succeed(place.check(text).arg("--skip-devices"));
+    assert!(!told.contains("error: ") && !told.contains("/dev/video97; it is waited for"), "{told}");
+}
+
+#[test]
+fn what_no_run_could_do_is_told() {
+    let place = Place::new();
+    fs::write(place.path("text.png"), "no picture").unwrap();
+    let text = r#"
+        [slate]
+        picture = "text.png"
+        [sources.typo]
+        kind = "fragment"
+        launch = "videotestsrc ! ! identity"
         [outputs.unknown]
         kind = "fragment"
         launch = "videoconvert ! nosuchelement"
@@ -286,26 +325,51 @@ fn what_a_run_would_miss_is_told() {
         &[
             "error: [slate] picture: ",
             "text.png is no picture",
-            "error: [sources.clip] path: ",
-            "none.mp4 cannot be read: No such file",
-            "empty.mp4 is empty (0 bytes)",
-            "warning: [sources.camera] device: there is no /dev/video97 now; it is waited for",
             "error: [sources.typo] launch: ",
-            "warning: [gallery] directories: ",
-            "error: [outputs.camera] device: there is no /dev/video98: load v4l2loopback",
-            "error: [outputs.null] device: /dev/null is no video device",
-            "error: [outputs.window] kind: a window needs a desktop",
-            "error: [outputs.pw] kind: PipeWire is not running for this user",
-            "error: [outputs.recording] directory: ",
-            "text.png is not a folder",
             "error: [outputs.unknown] launch: ",
             "nosuchelement",
             "error: [outputs.source] launch: ",
             "takes no video",
+            "4 errors",
         ],
     );
-    assert!(!place.path("text.png/recordings").exists());
     place.refuses("[animation]\ndevice = 'cuda:77'", &["device: device cuda:77 does not exist"]);
+}
+
+#[test]
+fn secrets_in_urls_and_launch_lines_are_never_shown() {
+    let place = Place::new();
+    let text = r#"
+        pipeline = "camera"
+        [sources.camera]
+        kind = "fragment"
+        launch = "rtspsrc location=rtsp://user:swordfish@cam/live?key=swordfish user-pw=swordfish ! decodebin"
+        [sources.broken]
+        kind = "fragment"
+        launch = "nosuchelement location=rtsp://user:swordfish@cam/live"
+        [sources.value]
+        kind = "fragment"
+        launch = "srtsrc passphrase=swordfish ! decodebin"
+        [outputs.live]
+        kind = "fragment"
+        launch = "x264enc ! flvmux ! rtmp2sink location=rtmp://h/app/swordfish"
+        [outputs.srt]
+        kind = "fragment"
+        launch = "x264enc ! mpegtsmux ! srtsink pbkeylen=swordfish uri=srt://h:1?passphrase=swordfish"
+    "#;
+    for command in [&mut place.check(text), place.check(text).arg("--json")] {
+        let told = refused(command);
+        assert!(told.contains("nosuchelement") && !told.contains("swordfish"), "{told}");
+        assert!(told.contains("rtsp://cam/live?… user-pw=***"), "{told}");
+    }
+    let misplaced = "[outputs.a]\nkind = 'srt-caller'\npeer = 'srt://user:swordfish@cam'\n[sources.a]\nkind = 'udp'\nport = 'rtmp://h/app/swordfish'";
+    let told = refused(&mut place.check(misplaced));
+    assert!(told.contains("srt://cam") && !told.contains("swordfish"), "{told}");
+    let twice = ["a", "b"].map(|name| {
+        format!("[outputs.{name}]\nkind = 'srt-caller'\npeer = 'h:1'\nstream_id = 'swordfish'\n")
+    });
+    let told = refused(&mut place.check(&twice.concat()));
+    assert!(told.contains("destination srt h:1 is taken by") && !told.contains("swordfish"), "{told}");
 }
 
 #[test]

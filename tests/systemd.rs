@@ -143,3 +143,113 @@ fn the_guide_and_the_module_options_agree() {
     let module = fs::read_to_string(shipped("examples/modules-load.d/keyframed.conf")).unwrap();
     assert_eq!(module.lines().rfind(|line| !line.starts_with('#')), Some("v4l2loopback"));
 }
+
+#[test]
+fn a_start_waits_for_no_device() {
+    for unit in ["keyframed.service", "user/keyframed.service"] {
+        let text = fs::read_to_string(shipped(unit)).unwrap();
+        let checks: Vec<_> = text.lines().filter(|line| line.contains("keyframed config check")).collect();
+        assert_eq!(checks.len(), 2, "{unit}: one before a start, one before a reload");
+        assert!(checks.iter().all(|line| line.contains("config check --skip-devices")), "{checks:?}");
+    }
+}
+
+/// Installs, removes and purges a package of the units and the maintainer scripts alone, on a copy-on-write copy of
+/// this machine that goes with the process.
+const ENABLING: &str = r#"
+set -eu
+work=$1 root=$1/root package=$1/package
+mkdir -p "$work/layer" "$root" "$package/DEBIAN"
+mount -t tmpfs tmpfs "$work/layer" && mkdir "$work/layer/upper" "$work/layer/work" &&
+  mount -t overlay overlay -o "lowerdir=/,upperdir=$work/layer/upper,workdir=$work/layer/work" "$root" &&
+  mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" || exit 77
+cp packaging/scripts/* "$package/DEBIAN/" && chmod 755 "$package"/DEBIAN/*
+printf '%s\n' 'Package: keyframed' 'Version: 9' 'Architecture: all' 'Maintainer: x <x@x.invalid>' 'Description: x' >"$package/DEBIAN/control"
+install -D -m 644 systemd/keyframed.service "$package/usr/lib/systemd/system/keyframed.service"
+install -D -m 644 systemd/user/keyframed.service "$package/usr/lib/systemd/user/keyframed.service"
+install -D -m 644 systemd/sysusers.d/keyframed.conf "$package/usr/lib/sysusers.d/keyframed.conf"
+install -D -m 644 systemd/tmpfiles.d/keyframed.conf "$package/usr/lib/tmpfiles.d/keyframed.conf"
+dpkg-deb --root-owner-group --build "$package" "$root/k.deb" >&2
+inside() { chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@" >&2; }
+inside dpkg --purge --force-all keyframed 2>/dev/null || true
+link=$root/etc/systemd/system/multi-user.target.wants/keyframed.service
+mask=$root/etc/systemd/system/keyframed.service
+state() { echo "$1: link $([ -L "$link" ] && echo yes || echo no), mask $([ -L "$mask" ] && echo yes || echo no)"; }
+inside dpkg -i /k.deb && state installed
+inside dpkg -r keyframed && inside dpkg -i /k.deb && state "installed again"
+inside systemctl enable keyframed && state enabled
+inside dpkg -i /k.deb && state upgraded
+inside dpkg -r keyframed && state removed
+inside dpkg -i /k.deb && state "installed again"
+inside systemctl disable keyframed && inside dpkg -i /k.deb && state disabled
+inside systemctl enable keyframed && inside dpkg --purge keyframed && state purged
+inside dpkg -i /k.deb && state "installed anew"
+"#;
+
+#[test]
+fn what_was_enabled_is_so_after_a_removal_and_not_after_a_purge() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "bash", "-c", ENABLING, "bash"]).arg(dir.path());
+    let Some(output) = run(command.current_dir(env!("CARGO_MANIFEST_DIR"))) else { return };
+    let told = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() && told.is_empty() && whoami("-u") != "0" || output.status.code() == Some(77)
+    {
+        return eprintln!("skipped: no overlay of this machine's files can be mounted (root is needed)");
+    }
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        told,
+        "installed: link no, mask no\n\
+         installed again: link no, mask no\n\
+         enabled: link yes, mask no\n\
+         upgraded: link yes, mask no\n\
+         removed: link yes, mask yes\n\
+         installed again: link yes, mask no\n\
+         disabled: link no, mask no\n\
+         purged: link no, mask no\n\
+         installed anew: link no, mask no\n",
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn the_page_on_running_says_what_the_units_do() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    for unit in ["keyframed.service", "user/keyframed.service"] {
+        let unit = fs::read_to_string(shipped(unit)).unwrap();
+        for (setting, told) in [
+            ("Restart=on-failure", "A daemon that fails is started again"),
+            ("RestartSec=2\n", "started again after 2 s"),
+            ("StartLimitBurst=5\n", "after five starts"),
+            ("StartLimitIntervalSec=2min", "within two minutes"),
+            ("WatchdogSec=15\n", "if none does for 15 s"),
+            ("TimeoutStopSec=10\n", "systemd waits 10 s at most"),
+        ] {
+            assert!(unit.contains(setting) && words.contains(told), "{setting}: {told}");
+        }
+    }
+    // The user's configuration is made as it says.
+    let home = tempfile::tempdir().unwrap();
+    let line = |start: &str| {
+        let mut lines = page.lines().filter_map(|line| line.strip_prefix("    "));
+        lines.find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no {start}")).to_owned()
+    };
+    let script =
+        [line("mkdir "), line("keyframed config init "), "keyframed config check --skip-devices".into()];
+    let programs = Path::new(env!("CARGO_BIN_EXE_keyframed")).parent().unwrap().display().to_string();
+    let output = Command::new("bash")
+        .args(["-e", "-c", &script.join("\n")])
+        .env("HOME", home.path())
+        .env_remove("XDG_CONFIG_HOME")
+        .env("PATH", format!("{programs}:{}", env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && said(&output).contains(".config/keyframed/keyframed.toml"),
+        "{}",
+        said(&output)
+    );
+}

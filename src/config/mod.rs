@@ -6,6 +6,7 @@
 pub mod check;
 mod file;
 mod kinds;
+pub mod mask;
 pub mod picture;
 pub mod places;
 pub mod problems;

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Range};
 
+use super::mask::masked;
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
@@ -43,7 +45,7 @@ impl Problems {
 
     /// Notes a problem.
     pub fn add(&mut self, line: impl Into<Option<usize>>, message: impl Into<String>) {
-        self.found.push(Problem { line: line.into(), message: message.into() });
+        self.found.push(Problem { line: line.into(), message: masked(&message.into()) });
     }
 
     /// Whether there is none.

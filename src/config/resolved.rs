@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use keyframed_control::types::Params;
 use keyframed_engine::Rate;
 
+use super::mask::MASK;
+
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -80,9 +82,9 @@ pub enum SourceKind {
     /// An RTSP server; `tcp` interleaves the stream with the session.
     Rtsp { url: String, latency: Duration, tcp: bool },
     /// Waits for an SRT sender.
-    SrtListener { address: SocketAddr, latency: Duration, passphrase: Option<String> },
+    SrtListener { address: SocketAddr, latency: Duration, passphrase: Option<Secret> },
     /// Calls an SRT listener: `host:port`.
-    SrtCaller { peer: String, latency: Duration, passphrase: Option<String>, stream_id: Option<String> },
+    SrtCaller { peer: String, latency: Duration, passphrase: Option<Secret>, stream_id: Option<String> },
     /// An RTMP server.
     Rtmp { url: String },
     /// MPEG-TS over UDP, unicast or multicast.
@@ -170,9 +172,9 @@ pub enum OutputKind {
     /// A PipeWire node of class Video/Source.
     Pipewire { name: String },
     /// Waits for SRT callers, such as OBS.
-    SrtListener { address: SocketAddr, latency: Duration, passphrase: Option<String> },
+    SrtListener { address: SocketAddr, latency: Duration, passphrase: Option<Secret> },
     /// Calls an SRT listener: `host:port`.
-    SrtCaller { peer: String, latency: Duration, passphrase: Option<String>, stream_id: Option<String> },
+    SrtCaller { peer: String, latency: Duration, passphrase: Option<Secret>, stream_id: Option<String> },
     /// Publishes to an RTMP server (or to OBS that listens).
     Rtmp { url: String },
     /// Publishes to an RTSP server.
@@ -212,7 +214,31 @@ pub struct Token(pub String);
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
+        f.write_str(MASK)
+    }
+}
+
+/// A passphrase read from a file; never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl std::ops::Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
     }
 }
 

@@ -1,9 +1,16 @@
 //! Secrets come from files that others cannot read, never from the configuration itself.
 
-use std::{fs, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    fs,
+    io::{ErrorKind, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
 
 /// Longest secret file, bytes.
 const LONGEST: u64 = 4096;
+/// Files that root makes are root's: the service could not read them.
+const FOR_THE_SERVICE: &str = "for the system service: owner root, group keyframed, mode 0640";
 
 /// Reads a secret: the file's text without the line break at its end.
 ///
@@ -11,14 +18,21 @@ const LONGEST: u64 = 4096;
 /// One sentence that names the file, never what is in it.
 pub fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let cannot = |error: std::io::Error| format!("{shown} cannot be read: {error}");
+    let cannot = |error: std::io::Error| match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("{shown} cannot be read as user {}: {error}; {FOR_THE_SERVICE}", user())
+        }
+        _ => format!("{shown} cannot be read: {error}"),
+    };
     let metadata = fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() {
         return Err(format!("{shown} is not a file"));
     }
     let mode = metadata.mode() & 0o777;
     if mode & 0o007 != 0 {
-        return Err(format!("{shown} is open to every user (mode {mode:04o}): run chmod o= {shown}"));
+        return Err(format!(
+            "{shown} is open to every user (mode {mode:04o}): run chmod o= {shown}; {FOR_THE_SERVICE}"
+        ));
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(cannot)?;
@@ -34,6 +48,11 @@ pub fn read(path: &Path) -> Result<String, String> {
         text if text.contains(char::is_control) => Err(format!("{shown} holds more than one line of text")),
         text => Ok(text.to_owned()),
     }
+}
+
+/// Number of the user who reads.
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(test)]

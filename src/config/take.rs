@@ -10,6 +10,8 @@ use std::{
 use keyframed_engine::Rate;
 use toml::de::{DeInteger, DeValue};
 
+use super::mask::masked;
+
 /// Longest text that a message repeats, in characters.
 const SHOWN: usize = 40;
 
@@ -20,7 +22,8 @@ pub fn shown(value: &DeValue<'_>) -> String {
         None => text.to_owned(),
     };
     match value {
-        DeValue::String(text) => format!("the text {:?}", cut(text)),
+        // Masked before it is cut: of half a URL nobody can tell what is a password.
+        DeValue::String(text) => format!("the text {:?}", cut(&masked(text))),
         DeValue::Integer(number) => cut(&number.to_string()),
         DeValue::Float(number) => cut(&number.to_string()),
         DeValue::Boolean(flag) => flag.to_string(),

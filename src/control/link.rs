@@ -1,7 +1,11 @@
 //! One connection: handshake, events in, bytes out. Everything has a time limit, so that a client that goes silent
 //! half-way or does not read cannot hold anything for long.
 
-use std::{future::pending, io, time::Duration};
+use std::{
+    future::{Future, pending},
+    io,
+    time::Duration,
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::{
@@ -17,6 +21,8 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a client to take some bytes.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a client to take all of what is sent at once: one that takes a byte now and then holds it no longer than this.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Read at once.
 const CHUNK: usize = 8 * 1024;
 
@@ -110,8 +116,12 @@ impl Link {
     /// Sends bytes.
     ///
     /// # Errors
-    /// The client takes nothing for too long, or the connection failed.
-    pub async fn send(&mut self, mut bytes: Bytes) -> io::Result<()> {
+    /// The client takes nothing or takes too little for too long, or the connection failed.
+    pub async fn send(&mut self, bytes: Bytes) -> io::Result<()> {
+        within(SEND_TIMEOUT, self.send_all(bytes)).await
+    }
+
+    async fn send_all(&mut self, mut bytes: Bytes) -> io::Result<()> {
         while !bytes.is_empty() {
             let sent = timeout(STALL_TIMEOUT, self.stream.write(&bytes))
                 .await
@@ -125,6 +135,34 @@ impl Link {
     }
 }
 
+async fn within(limit: Duration, sent: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(limit, sent).await.map_err(|_| late("it reads too slowly"))?
+}
+
 fn late(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_takes_a_byte_now_and_then_is_not_waited_for() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut link = Link { stream: Box::new(near), decoder: Decoder::default(), deadline: None };
+        let dripping = tokio::spawn(async move {
+            let mut taken = 0;
+            while far.read_u8().await.is_ok() {
+                taken += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            taken
+        });
+        // Never without progress for long, and yet without an end.
+        let sent = within(Duration::from_millis(500), link.send_all(vec![0; 1 << 20].into())).await;
+        assert_eq!(sent.unwrap_err().to_string(), "it reads too slowly");
+        drop(link);
+        assert!(dripping.await.unwrap() > 1);
+    }
 }

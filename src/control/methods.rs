@@ -2,14 +2,19 @@
 
 use std::{future::Future, time::Duration};
 
-use keyframed_control::{Call, ErrorObject, Id, Method, Response, message::Params, openrpc, params};
+use keyframed_control::{
+    Call, ErrorObject, Id, Method, Response, message::Params, openrpc, params, types::Status,
+};
 use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
 
-use crate::daemon::handle::{Answer, Choice, Command, Handle};
+use crate::{
+    config::mask::masked,
+    daemon::handle::{Answer, Choice, Command, Handle},
+};
 
 /// For the daemon to answer a command. Far more than any takes: a client must not wait for ever if it hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,7 +66,7 @@ impl Methods {
     async fn dispatch(&self, method: Method, mut params: Params) -> Rest {
         use Command as C;
         match method {
-            Method::Status => Rest::Done(newest(&self.handle.status)),
+            Method::Status => Rest::Done(status(&self.handle.status)),
             Method::ParamsGet => Rest::Done(newest(&self.handle.params)),
             Method::Discover => Rest::Done(Ok(Value::clone(&self.document))),
             Method::ParamsSet => self.command(|answer| C::ParamsSet(params, answer)).await,
@@ -130,6 +135,15 @@ fn checked(method: &str, params: &mut Params) -> Result<Method, ErrorObject> {
 
 fn newest<T: serde::Serialize>(watched: &watch::Receiver<T>) -> Outcome {
     json(&*watched.borrow())
+}
+
+/// As the daemon publishes it, but for secrets in what GStreamer gave as reasons.
+fn status(watched: &watch::Receiver<Status>) -> Outcome {
+    let mut status = watched.borrow().clone();
+    for part in status.outputs.iter_mut().chain([&mut status.source]) {
+        part.last_error = part.last_error.as_deref().map(masked);
+    }
+    json(&status)
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Outcome {

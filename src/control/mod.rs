@@ -1,8 +1,10 @@
 //! The control plane: JSON-RPC 2.0 on a ROUTER socket, telemetry on a PUB socket.
 //!
 //! It runs on a thread of its own, so that a request is answered at once whatever the daemon is busy with. Each
-//! connection is a task with bounded memory; there are at most [`MAX_CLIENTS`] of them a socket.
+//! connection is a task with bounded memory; there are at most [`MAX_CLIENTS`] of them at each endpoint, and what
+//! they may have on the way to them is bounded for all together.
 
+mod budget;
 mod endpoint;
 mod link;
 mod methods;
@@ -29,6 +31,7 @@ use tokio::{
 };
 
 use self::{
+    budget::Budget,
     endpoint::{Endpoint, Listening},
     link::Stream,
     methods::Methods,
@@ -39,7 +42,8 @@ use crate::{
     daemon::handle::Handle,
 };
 
-/// Most clients of requests, and as many of telemetry. Further ones are turned away.
+/// Most clients of an endpoint; further ones are turned away. Each has places of its own, so that those who come over
+/// the network cannot keep local ones out.
 pub const MAX_CLIENTS: usize = 1024;
 /// For answers that are under way when the daemon ends.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -51,6 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Sockets {
     requests: Vec<Door>,
     telemetry: Vec<Door>,
+    budget: Budget,
 }
 
 /// A socket, and what it asks of those who come in.
@@ -84,6 +89,7 @@ pub fn bind(config: &Control) -> anyhow::Result<Sockets> {
     Ok(Sockets {
         requests: doors(&config.endpoint, config.tcp).context("control socket")?,
         telemetry: doors(&config.telemetry_endpoint, config.telemetry_tcp).context("telemetry socket")?,
+        budget: Budget::of(budget::MOST),
     })
 }
 
@@ -118,15 +124,14 @@ impl Sockets {
         let ring = publish::ring();
         let mut background = JoinSet::new();
         background.spawn(publish::forward(handle.telemetry.subscribe(), ring.clone()));
-        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
         for door in self.telemetry {
-            background.spawn(door.serve(Service::Telemetry(ring.clone()), room.clone(), stopped.clone()));
+            background.spawn(door.serve(Service::Telemetry(ring.clone()), stopped.clone()));
         }
         let mut requests = JoinSet::new();
-        let service = Service::Requests(Methods::new(handle), stopped.clone());
-        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let service = requests::Service { methods: Methods::new(handle), budget: self.budget };
+        let service = Service::Requests(service, stopped.clone());
         for door in self.requests {
-            requests.spawn(door.serve(service.clone(), room.clone(), stopped.clone()));
+            requests.spawn(door.serve(service.clone(), stopped.clone()));
         }
         // The sender lives as long as `serve` is polled.
         ended(&mut stopped).await;
@@ -144,7 +149,7 @@ async fn ended(stopped: &mut watch::Receiver<bool>) {
 /// What clients of a socket get.
 #[derive(Clone)]
 enum Service {
-    Requests(Methods, watch::Receiver<bool>),
+    Requests(requests::Service, watch::Receiver<bool>),
     Telemetry(broadcast::Sender<Published>),
 }
 
@@ -154,7 +159,7 @@ impl Service {
         let name = self.name();
         metrics::counter!("keyframed_control_clients_total", "socket" => name).increment(1);
         let result = match self {
-            Self::Requests(methods, stopped) => requests::serve(stream, methods, token, stopped).await,
+            Self::Requests(service, stopped) => requests::serve(stream, service, token, stopped).await,
             Self::Telemetry(ring) => publish::serve(stream, ring.subscribe(), token).await,
         };
         if let Err(error) = result {
@@ -177,7 +182,8 @@ enum Listener {
 
 impl Door {
     /// Lets clients in until the end, and waits for those inside.
-    async fn serve(self, service: Service, room: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
+    async fn serve(self, service: Service, mut stopped: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(MAX_CLIENTS));
         let listener = match self.listener() {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("{} cannot be served: {error}", self.listening.endpoint),

@@ -1,14 +1,17 @@
 //! The PUB socket. Telemetry is encoded once, and each subscriber takes it from a shared ring: one that reads too
 //! slowly misses the oldest and holds nobody up.
 
-use std::io;
+use std::{future::pending, io};
 
 use bytes::Bytes;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{Instant, sleep_until},
+};
 
 use super::{
     link::{Link, Stream},
-    requests::shows,
+    requests::{TOKEN_TIMEOUT, shows},
     zmtp::{self, Event},
 };
 use crate::{config::resolved::Token, daemon::handle::Telemetry};
@@ -17,7 +20,7 @@ use crate::{config::resolved::Token, daemon::handle::Telemetry};
 const RING: usize = 256;
 /// Most subscriptions of one subscriber.
 const MAX_SUBSCRIPTIONS: usize = 64;
-/// Longest topic or token in a subscription.
+/// Longest topic in a subscription.
 const MAX_TOPIC: usize = 512;
 /// What a subscription that shows the token begins with.
 const TOKEN_TOPIC: &[u8] = b"token:";
@@ -71,7 +74,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let mut link = Link::accept(stream, "PUB", &["SUB", "XSUB"]).await?;
     let mut wanted = Subscriptions { topics: Vec::new(), token };
+    let deadline = Instant::now() + TOKEN_TIMEOUT;
     loop {
+        let is_stranger = wanted.token.is_some();
+        let overdue = async { if is_stranger { sleep_until(deadline).await } else { pending().await } };
         tokio::select! {
             event = link.receive() => match event? {
                 None => return Ok(()),
@@ -84,6 +90,7 @@ pub async fn serve(
                 Err(RecvError::Lagged(n)) => tracing::debug!("a subscriber missed {n} messages"),
                 Err(RecvError::Closed) => return Ok(()),
             },
+            () = overdue => return Err(io::Error::new(io::ErrorKind::TimedOut, "no token")),
         }
     }
 }
@@ -114,17 +121,21 @@ impl Subscriptions {
             Event::Command(..) => return Ok(()),
             Event::TooLarge { .. } => return Err(io::Error::other("a subscription over the limits")),
         };
+        // No topic of ours begins so; where no token is asked for (any more) it is shown in vain.
+        if topic.starts_with(TOKEN_TOPIC) {
+            return match &self.token {
+                Some(token) if add && shows(token, &topic[TOKEN_TOPIC.len()..]) => {
+                    self.token = None;
+                    Ok(())
+                }
+                Some(_) if add => Err(io::Error::other("a wrong token")),
+                _ => Ok(()),
+            };
+        }
         if !add {
             if let Some(at) = self.topics.iter().position(|t| *t == topic) {
                 self.topics.swap_remove(at);
             }
-            return Ok(());
-        }
-        if let (Some(token), Some(shown)) = (&self.token, topic.strip_prefix(TOKEN_TOPIC)) {
-            if !shows(token, shown) {
-                return Err(io::Error::other("a wrong token"));
-            }
-            self.token = None;
             return Ok(());
         }
         if self.topics.len() == MAX_SUBSCRIPTIONS || topic.len() > MAX_TOPIC {
@@ -169,5 +180,19 @@ mod tests {
         assert!(wanted.take(message(b"\x01token:secre")).is_err());
         wanted.take(message(b"\x01token:secret")).unwrap();
         assert!(wanted.has("stats"));
+        // A client that shows it again, as one does that has several sockets' code, loses nothing.
+        wanted.take(message(b"\x01token:other")).unwrap();
+        assert!(wanted.has("stats"));
+    }
+
+    #[test]
+    fn a_token_that_nobody_asked_for_is_dropped() {
+        let mut wanted = Subscriptions { topics: Vec::new(), token: None };
+        let long = [&b"\x01token:"[..], &[b'x'; 4000]].concat();
+        for _ in 0..2 * MAX_SUBSCRIPTIONS {
+            wanted.take(Event::Message(vec![long.clone().into()])).unwrap();
+        }
+        wanted.take(message(b"\x00token:secret")).unwrap();
+        assert!(wanted.topics.is_empty());
     }
 }

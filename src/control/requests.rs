@@ -1,25 +1,46 @@
 //! The ROUTER socket. A client's requests never meet another's: each connection has a task of its own, and what
 //! answers a request is the connection it came from.
 
-use std::io;
+use std::{collections::VecDeque, io, time::Duration};
 
 use bytes::Bytes;
-use keyframed_control::{Call, ErrorObject, Id, Incoming, Reply, Response, code, parse_request};
+use keyframed_control::{
+    Call, ErrorObject, Id, Incoming, Reply, Response, code, codec::Refused, parse_request,
+};
 use subtle::ConstantTimeEq as _;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use super::{
+    budget::{self, Budget, Share},
     ended,
     link::{Link, Stream},
-    methods::{Begun, Methods},
+    methods::Methods,
     zmtp::{self, Event, MAX_MESSAGE, MAX_PARTS},
 };
 use crate::config::resolved::Token;
 
-/// Requests of one client that are carried out at the same time. Further ones wait in its socket.
+/// Requests of one client that are carried out at the same time.
 const MAX_UNDERWAY: usize = 8;
+/// Requests of one client that were read and wait for their turn. Further ones wait in its socket; while there is room
+/// here, a PING behind them is seen.
+const MAX_WAITING: usize = 64;
+/// Bytes of those.
+const MAX_WAITING_BYTES: usize = MAX_MESSAGE;
 /// Most bytes in an answer to a batch: some methods return pictures.
 const MAX_REPLY: usize = 32 * 1024 * 1024;
+/// For a client to show the token, where one is asked for.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What all clients share; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub methods: Methods,
+    pub budget: Budget,
+}
 
 /// Serves one client until it closes.
 ///
@@ -27,7 +48,7 @@ const MAX_REPLY: usize = 32 * 1024 * 1024;
 /// Why the connection was ended from this side.
 pub async fn serve(
     stream: Box<dyn Stream>,
-    methods: Methods,
+    service: Service,
     token: Option<Token>,
     mut stopped: watch::Receiver<bool>,
 ) -> io::Result<()> {
@@ -35,44 +56,87 @@ pub async fn serve(
         link = Link::accept(stream, "ROUTER", &["REQ", "DEALER", "ROUTER"]) => link?,
         () = ended(&mut stopped) => return Ok(()),
     };
-    Client { link, methods, token, underway: JoinSet::new(), batch: false }.run(&mut stopped).await
+    let stranger = token.is_some().then(|| Instant::now() + TOKEN_TIMEOUT);
+    let client = Client {
+        link,
+        service,
+        token,
+        stranger,
+        waiting: VecDeque::new(),
+        underway: JoinSet::new(),
+        batch: false,
+    };
+    client.run(&mut stopped).await
 }
 
 struct Client {
     link: Link,
-    methods: Methods,
+    service: Service,
     token: Option<Token>,
+    /// Until when the token must be shown; `None` when it was, or need not be.
+    stranger: Option<Instant>,
+    /// Requests that were read and are not begun: envelope and text.
+    waiting: VecDeque<(Vec<Bytes>, Bytes)>,
     /// Answers that are waited for; `None` where there is nothing to say.
-    underway: JoinSet<Option<Bytes>>,
+    underway: JoinSet<Option<Sealed>>,
     /// Whether a batch is among them: its calls go one after the other, and what follows waits for its end.
     batch: bool,
+}
+
+/// An answer as it goes on the wire, and its share of the budget until it is there.
+struct Sealed {
+    wire: Bytes,
+    _shares: Vec<Share>,
 }
 
 impl Client {
     async fn run(mut self, stopped: &mut watch::Receiver<bool>) -> io::Result<()> {
         loop {
-            let free = self.underway.len() < MAX_UNDERWAY && !self.batch;
+            self.begin_waiting().await?;
+            let has_room = self.waiting.len() < MAX_WAITING
+                && self.waiting.iter().map(|(_, text)| text.len()).sum::<usize>() < MAX_WAITING_BYTES;
+            let overdue = self.stranger;
             tokio::select! {
-                event = self.link.receive(), if free => match event? {
+                event = self.link.receive(), if has_room => match event? {
                     None => return Ok(()),
                     Some(event) => self.take(event).await?,
                 },
                 Some(done) = self.underway.join_next() => {
                     self.batch = self.batch && !self.underway.is_empty();
-                    if let Ok(Some(reply)) = done {
-                        self.link.send(reply).await?;
+                    if let Ok(Some(sealed)) = done {
+                        self.link.send(sealed.wire).await?;
                     }
+                }
+                () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "no token"));
                 }
                 () = ended(stopped), if self.underway.is_empty() => return Ok(()),
             }
         }
     }
 
+    /// Begins what waits, in order, as far as it may.
+    async fn begin_waiting(&mut self) -> io::Result<()> {
+        while self.underway.len() < MAX_UNDERWAY && !self.batch {
+            let Some((envelope, request)) = self.waiting.pop_front() else { return Ok(()) };
+            self.begin(envelope, &request).await?;
+        }
+        Ok(())
+    }
+
     async fn take(&mut self, event: Event) -> io::Result<()> {
         match event {
             Event::Message(parts) => match open(parts, self.token.as_ref()) {
-                Ok((envelope, request)) => self.begin(envelope, &request).await,
-                Err((envelope, error)) => self.link.send(refusal(envelope, error)).await,
+                Ok(opened) => {
+                    self.stranger = None;
+                    self.waiting.push_back(opened);
+                    Ok(())
+                }
+                Err(Unopened { envelope, error, last }) => {
+                    let why = error.message.clone();
+                    self.link.send(refusal(envelope, error)).await?;
+                    if last { Err(io::Error::other(why)) } else { Ok(()) }
+                }
             },
             Event::TooLarge { parts, bytes, last } => {
                 let why = format!(
@@ -91,21 +155,25 @@ impl Client {
 
     /// Passes the calls of one message on, in order, and leaves waiting for answers to a task.
     async fn begin(&mut self, envelope: Vec<Bytes>, request: &[u8]) -> io::Result<()> {
+        let Service { methods, budget } = self.service.clone();
         match parse_request(request) {
             Incoming::Single(Ok(call)) => {
-                let begun = self.methods.begin(call).await;
-                self.underway
-                    .spawn(async move { begun.finish().await.map(|r| seal(envelope, &Reply::Single(r))) });
+                let begun = methods.begin(call).await;
+                self.underway.spawn(async move {
+                    let (response, share) = budget.charge(begun.finish().await?);
+                    Some(Sealed { wire: seal(envelope, &Reply::Single(response)), _shares: vec![share] })
+                });
             }
-            Incoming::Single(Err(response)) => {
+            Incoming::Single(Err(Some(response))) => {
                 self.link.send(seal(envelope, &Reply::Single(response))).await?
             }
+            Incoming::Single(Err(None)) => {}
             Incoming::Batch(calls) => {
-                let methods = self.methods.clone();
                 self.batch = true;
                 self.underway.spawn(async move {
-                    let responses = batch(methods, calls).await;
-                    (!responses.is_empty()).then(|| seal(envelope, &Reply::Batch(responses)))
+                    let (responses, shares) = batch(methods, budget, calls).await;
+                    (!responses.is_empty())
+                        .then(|| Sealed { wire: seal(envelope, &Reply::Batch(responses)), _shares: shares })
                 });
             }
         }
@@ -114,9 +182,12 @@ impl Client {
 }
 
 /// One call after the other, so that each sees what those before it did.
-async fn batch(methods: Methods, calls: Vec<Result<Call, Response>>) -> Vec<Response> {
-    let mut responses = Vec::new();
-    let mut bytes = 0;
+async fn batch(
+    methods: Methods,
+    budget: Budget,
+    calls: Vec<Result<Call, Refused>>,
+) -> (Vec<Response>, Vec<Share>) {
+    let (mut responses, mut shares, mut bytes) = (Vec::new(), Vec::new(), 0);
     for call in calls {
         let response = match call {
             Ok(Call::Request(r)) if bytes > MAX_REPLY => {
@@ -124,33 +195,29 @@ async fn batch(methods: Methods, calls: Vec<Result<Call, Response>>) -> Vec<Resp
                     format!("the batch's answer exceeds {MAX_REPLY} bytes; this call was not carried out");
                 Some(Response { id: r.id, outcome: Err(ErrorObject::new(code::TOO_LARGE, why)) })
             }
-            Ok(call) => Begun::finish(methods.begin(call).await).await,
-            Err(response) => Some(response),
+            Ok(call) => methods.begin(call).await.finish().await,
+            Err(refused) => refused,
         };
-        bytes += response.as_ref().map_or(0, size);
-        responses.extend(response);
+        let Some((response, share)) = response.map(|response| budget.charge(response)) else { continue };
+        bytes += budget::size(&response);
+        responses.push(response);
+        shares.push(share);
     }
-    responses
+    (responses, shares)
 }
 
-/// Bytes of a response, nearly: texts are what can be long.
-fn size(response: &Response) -> usize {
-    fn of(value: &serde_json::Value) -> usize {
-        match value {
-            serde_json::Value::String(s) => s.len(),
-            serde_json::Value::Array(all) => all.iter().map(of).sum(),
-            serde_json::Value::Object(all) => all.iter().map(|(k, v)| k.len() + 8 + of(v)).sum(),
-            _ => 16,
-        }
-    }
-    response.outcome.as_ref().map_or(128, of)
+/// A message that is no request from somebody who may ask.
+#[derive(Debug)]
+struct Unopened {
+    envelope: Vec<Bytes>,
+    error: ErrorObject,
+    /// Whether the connection ends with it: whoever guesses at the token shall not do so fast.
+    last: bool,
 }
-
-type Opened = Result<(Vec<Bytes>, Bytes), (Vec<Bytes>, ErrorObject)>;
 
 /// Takes a message apart: what comes before and with an empty part is the envelope, and goes back as it came; then
 /// comes the token, if any, then the request. A DEALER needs no envelope.
-fn open(mut parts: Vec<Bytes>, token: Option<&Token>) -> Opened {
+fn open(mut parts: Vec<Bytes>, token: Option<&Token>) -> Result<(Vec<Bytes>, Bytes), Unopened> {
     let last = parts.len().saturating_sub(1);
     let end = parts[..last].iter().position(Bytes::is_empty).map_or(0, |i| i + 1);
     let mut rest = parts.split_off(end);
@@ -158,7 +225,7 @@ fn open(mut parts: Vec<Bytes>, token: Option<&Token>) -> Opened {
     let request = rest.pop().unwrap_or_default();
     if rest.len() > 1 {
         let why = format!("{} parts; a token and a request are the most", rest.len() + 1);
-        return Err((envelope, ErrorObject::invalid_request(why)));
+        return Err(Unopened { envelope, error: ErrorObject::invalid_request(why), last: false });
     }
     match (token, rest.first()) {
         (None, _) => Ok((envelope, request)),
@@ -168,7 +235,8 @@ fn open(mut parts: Vec<Bytes>, token: Option<&Token>) -> Opened {
                 Some(_) => "Unauthorized: this is not the daemon's token",
                 None => "Unauthorized: over TCP the token is needed, as a message part before the request",
             };
-            Err((envelope, ErrorObject::new(code::UNAUTHORIZED, why)))
+            let error = ErrorObject::new(code::UNAUTHORIZED, why);
+            Err(Unopened { envelope, error, last: shown.is_some() })
         }
     }
 }
@@ -221,8 +289,10 @@ mod tests {
         for message in
             [&["{}"][..], &["", "{}"], &["secre", "{}"], &["", "secret2", "{}"], &["secret", "", "{}"]]
         {
-            let (_, error) = open(parts(message), Some(&token)).unwrap_err();
-            assert_eq!(error.code, code::UNAUTHORIZED, "{message:?}");
+            let unopened = open(parts(message), Some(&token)).unwrap_err();
+            assert_eq!(unopened.error.code, code::UNAUTHORIZED, "{message:?}");
+            let shown = message.iter().any(|part| part.starts_with("secre") && message[0] != "secret");
+            assert_eq!(unopened.last, shown, "{message:?}");
         }
         // Where none is asked for, one does no harm.
         assert!(open(parts(&["secret", "{}"]), None).is_ok());

@@ -82,8 +82,7 @@ impl Supervisor {
             self.notify.ready();
         }
         for answer in round.waiting {
-            // A receiver that has gone away is nobody's loss.
-            let _ = answer.send(result.clone());
+            self.answer(answer, result.clone());
         }
         if let Some(waiting) = self.reloads.next.take() {
             self.read_config(waiting);

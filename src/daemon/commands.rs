@@ -26,7 +26,7 @@ impl Supervisor {
         match command {
             Command::ParamsSet(patch, answer) => {
                 let set = params::patched(&self.params, &patch).inspect(|params| self.set_params(*params));
-                let _ = answer.send(set);
+                self.answer(answer, set);
             }
             Command::ReferenceSet(choice, answer) => self.set_reference(choice, answer),
             Command::ReferenceList(answer) => self.list_references(answer),
@@ -35,15 +35,16 @@ impl Supervisor {
                 let _ = answer.send(Ok(all.collect()));
             }
             Command::PipelineSwitch(name, answer) => {
-                let _ = answer.send(self.switch(&name));
+                let switched = self.switch(&name);
+                self.answer(answer, switched);
             }
             Command::Pause(answer) => {
                 self.set_paused(true);
-                let _ = answer.send(Ok(()));
+                self.answer(answer, Ok(()));
             }
             Command::Resume(answer) => {
                 self.set_paused(false);
-                let _ = answer.send(Ok(()));
+                self.answer(answer, Ok(()));
             }
             Command::Snapshot(answer) => self.snapshot(answer),
             Command::Reload(answer) => self.begin_reload(Some(answer)),
@@ -51,6 +52,12 @@ impl Supervisor {
             Command::Shutdown(_) => {}
         }
         self.publish();
+    }
+
+    /// Answers; whoever has the answer sees in `status` what it changed.
+    pub fn answer<T>(&mut self, to: Answer<T>, answer: Result<T, ErrorObject>) {
+        self.publish();
+        let _ = to.send(answer);
     }
 
     fn set_params(&mut self, params: keyframed_control::types::Params) {
@@ -125,7 +132,7 @@ impl Supervisor {
             }
             Err(error) => self.events.emit(Kind::ReferenceRefused, None, error.message.clone()),
         }
-        let _ = answer.send(result);
+        self.answer(answer, result);
     }
 
     fn pipeline_info(&self, name: &str) -> Option<PipelineInfo> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use keyframed_control::types::{Event, Level};
 use tokio::sync::broadcast;
 
-use crate::daemon::handle::Telemetry;
+use crate::{config::mask::masked, daemon::handle::Telemetry};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])+ $variant:ident = $name:literal, $level:ident;)+) => {
@@ -98,7 +98,8 @@ impl Events {
 
     /// Tells one event. `part` is the part it happened to, such as `output obs`; `message` one sentence.
     pub fn emit(&self, kind: Kind, part: Option<&str>, message: impl Into<String>) {
-        let message = message.into();
+        // GStreamer's reasons are among them, and in those the URLs of others.
+        let message = masked(&message.into());
         let (name, level) = (kind.name(), kind.level());
         match level {
             Level::Info => tracing::info!(event = name, part, "{message}"),
@@ -141,10 +142,11 @@ mod tests {
 
         let (sender, mut receiver) = broadcast::channel(8);
         let events = Events::new(Instant::now(), sender);
-        events.emit(Kind::OutputLost, Some("output obs"), "nobody answers at 127.0.0.1:1935");
+        events.emit(Kind::OutputLost, Some("output obs"), "nobody answers at rtmp://h/app/secret-key");
         let Ok(Telemetry::Event(event)) = receiver.try_recv() else { panic!("no event") };
         assert_eq!((event.kind.as_str(), event.level), ("output-lost", Level::Warning));
         assert_eq!(event.part.as_deref(), Some("output obs"));
+        assert_eq!(event.message, "nobody answers at rtmp://h/…", "no secrets");
         assert!(receiver.try_recv().is_err());
     }
 }

@@ -8,9 +8,13 @@ use std::{
 
 use gst::{DebugLevel, glib};
 
-/// An object's line from one place in the source is written once in this time: an element that complains about every
-/// buffer must not fill the disk.
+use crate::config::mask::masked;
+
+/// A line from one place in the source that repeats is written again after this time, and each time after twice as
+/// long as before: an element that complains about every buffer, or at every attempt to open it, must not fill the disk.
 const QUIET: Duration = Duration::from_secs(10);
+/// Longest time between two such lines.
+const LONGEST_QUIET: Duration = Duration::from_secs(600);
 /// Bounds the memory of what was said; when it is full, all is forgotten.
 const REMEMBERED: usize = 256;
 
@@ -23,8 +27,9 @@ pub fn route() {
     }
     let seen = Mutex::new(Seen::default());
     gst::log::add_log_function(move |category, level, _file, _function, line, object, message| {
-        let Some(text) = message.get() else { return };
-        let object = object.map(|object| format!("{object}: ")).unwrap_or_default();
+        let Some(text) = message.get().map(|text| masked(&text)) else { return };
+        let object = object.map(|object| object.to_string()).filter(|name| !name.is_empty());
+        let object = object.map(|name| format!("{name}: ")).unwrap_or_default();
         // What `GST_DEBUG` asks for beyond warnings is wanted whole.
         let before = match level {
             DebugLevel::Error | DebugLevel::Warning => seen
@@ -46,7 +51,7 @@ pub fn route() {
             glib::LogLevel::Message | glib::LogLevel::Info => tracing::Level::INFO,
             glib::LogLevel::Debug => tracing::Level::DEBUG,
         };
-        write(level, domain.unwrap_or("glib"), message);
+        write(level, domain.unwrap_or("glib"), &masked(message));
     });
 }
 
@@ -85,6 +90,10 @@ struct Seen(HashMap<(String, u32, String), Said>);
 #[derive(Debug)]
 struct Said {
     written: Instant,
+    /// Written or withheld.
+    seen: Instant,
+    /// From the last line to the next.
+    quiet: Duration,
     /// Not written since.
     withheld: u64,
 }
@@ -92,22 +101,37 @@ struct Said {
 impl Seen {
     /// Whether a line is to be written now, and how often it was withheld since it was written last.
     fn admit(&mut self, (category, line): (&str, u32), object: &str, now: Instant) -> Option<u64> {
-        let key = (category.to_owned(), line, object.to_owned());
+        let key = (category.to_owned(), line, without_numbers(object));
         if let Some(said) = self.0.get_mut(&key) {
-            if now.saturating_duration_since(said.written) < QUIET {
+            let since = |then: Instant| now.saturating_duration_since(then);
+            let is_over = since(said.seen) > 2 * said.quiet;
+            said.seen = now;
+            if since(said.written) < said.quiet {
                 said.withheld += 1;
                 return None;
             }
-            let withheld = std::mem::take(&mut said.withheld);
+            said.quiet = if is_over { QUIET } else { (2 * said.quiet).min(LONGEST_QUIET) };
             said.written = now;
-            return Some(withheld);
+            return Some(std::mem::take(&mut said.withheld));
         }
         if self.0.len() >= REMEMBERED {
             self.0.clear();
         }
-        self.0.insert(key, Said { written: now, withheld: 0 });
+        self.0.insert(key, Said { written: now, seen: now, quiet: QUIET, withheld: 0 });
         Some(0)
     }
+}
+
+/// An object's name as its successor has it, too: a source that is opened again is made of new elements, whose names
+/// differ in their numbers.
+fn without_numbers(object: &str) -> String {
+    let parts = object.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+    parts
+        .map(|part| {
+            let end = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+            part[..end].trim_end_matches(|c: char| c.is_ascii_digit()).to_owned() + &part[end..]
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,14 +149,33 @@ mod tests {
         assert_eq!(admit(2, "a", QUIET / 2), Some(0), "another place");
         assert_eq!(admit(1, "b", QUIET / 2), Some(0), "another object");
         assert_eq!(admit(1, "a", QUIET), Some(2));
-        assert_eq!(admit(1, "a", QUIET * 2), Some(0));
+        // The longer it goes on, the more rarely.
+        assert_eq!(admit(1, "a", 2 * QUIET), None);
+        assert_eq!(admit(1, "a", 3 * QUIET), Some(1));
+        assert_eq!(admit(1, "a", 6 * QUIET), None);
+        assert_eq!(admit(1, "a", 7 * QUIET), Some(1));
+        // Until it has ended.
+        assert_eq!(admit(1, "a", 100 * QUIET), Some(0));
+        assert_eq!(admit(1, "a", 101 * QUIET), Some(0));
+    }
+
+    #[test]
+    fn a_source_that_is_tried_for_hours_says_so_a_few_times() {
+        let (mut seen, begin) = (Seen::default(), Instant::now());
+        let lines = (0..3600).filter(|second| {
+            let object = format!("rtspsrc{second}: ");
+            seen.admit(("rtspsrc", 1), &object, begin + Duration::from_secs(*second)).is_some()
+        });
+        // After 0, 10, 30, 70, 150, 310, 630 seconds, and then every ten minutes.
+        assert_eq!(lines.count(), 11);
+        assert_eq!(without_numbers("videoconvert11:sink_2 "), "videoconvert:sink_ ");
     }
 
     #[test]
     fn memory_of_complaints_is_bounded() {
         let (mut seen, now) = (Seen::default(), Instant::now());
-        for n in 0..10 * REMEMBERED {
-            assert_eq!(seen.admit(("x", 1), &n.to_string(), now), Some(0));
+        for n in 0..10 * REMEMBERED as u32 {
+            assert_eq!(seen.admit(("x", n), "a", now), Some(0));
         }
         assert!(seen.0.len() <= REMEMBERED);
     }

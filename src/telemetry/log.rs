@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::LevelFilter, fmt, prelude::*, reload};
 
-use super::gst_log;
+use super::{gst_log, lines::Lines};
 use crate::config::resolved::{Log, LogTarget};
 
 /// Overrules the configured level, as it does for the other commands.
@@ -130,7 +130,7 @@ fn on_stderr(place: Place) -> Sink {
     let layer = fmt::layer().with_writer(io::stderr);
     match place {
         Place::Json => layer.json().with_current_span(false).with_span_list(false).boxed(),
-        _ => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed(),
+        _ => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).event_format(Lines).boxed(),
     }
 }
 

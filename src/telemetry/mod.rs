@@ -2,5 +2,6 @@
 
 pub mod events;
 pub mod gst_log;
+mod lines;
 pub mod log;
 pub mod metrics;

@@ -8,6 +8,7 @@ import sys
 import time
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 CONTROL, TELEMETRY = sys.argv[1:3]
 TOKEN = sys.argv[3].encode() if len(sys.argv) > 3 else None
@@ -99,6 +100,8 @@ def batches():
     # Notifications are carried out and not answered: the next answer belongs to the next request.
     send(dealer, {"jsonrpc": "2.0", "method": "params.set", "params": {"seed": 42}})
     send(dealer, [{"jsonrpc": "2.0", "method": "nonsense"}])
+    send(dealer, {"jsonrpc": "2.0", "method": "params.set", "params": [1]})
+    send(dealer, [{"jsonrpc": "2.0", "method": "params.set", "params": [1]}])
     deadline = time.monotonic() + PATIENCE_MS / 1e3
     while result(dealer, "params.get")["seed"] != 42:
         assert time.monotonic() < deadline
@@ -117,6 +120,7 @@ def refusals():
     error(s, request("x" * 30_000), -32601)
     error(s, request("status", {"a": 1}), -32602, "takes none")
     error(s, request("status", [1]), -32602, "by name")
+    assert "result" in ask(s, request("status", []))
     before = result(s, "params.get")
     for params, words in [
         ({"lambda": 7}, ["`lambda`", "from 0 to 1", "not 7"]),
@@ -181,6 +185,58 @@ def discovery():
         jsonschema.Draft7Validator(schema).validate(result(s, name))
 
 
+def disconnects(monitor, within_ms):
+    """Whether the daemon closes a monitored socket's connection in this time."""
+    deadline = time.monotonic() + within_ms / 1e3
+    while (left := deadline - time.monotonic()) > 0:
+        if monitor.poll(max(1, left * 1e3)) and recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED:
+            return True
+    return False
+
+
+def strangers():
+    """Who shows no token or a wrong one is sent away; libzmq connects anew."""
+    if not TOKEN:
+        # One that nobody asked for is no topic, and no reason to disconnect.
+        sub = connect(zmq.SUB, TELEMETRY)
+        monitor = sub.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        for length in (1, 4000):
+            sub.subscribe(b"token:" + b"x" * length)
+        sub.subscribe(b"stats")
+        assert sub.recv_multipart()[0] == b"stats"
+        assert not disconnects(monitor, 500)
+        return
+    idle, wrong = connect(zmq.DEALER), connect(zmq.DEALER)
+    deaf, bad = connect(zmq.SUB, TELEMETRY), connect(zmq.SUB, TELEMETRY)
+    monitors = [s.get_monitor_socket(zmq.EVENT_DISCONNECTED) for s in (idle, wrong, deaf, bad)]
+    deaf.subscribe(b"")
+    bad.subscribe(b"token:not-the-token")
+    wrong.send_multipart([b"not-the-token", json.dumps(request("status")).encode()])
+    assert json.loads(wrong.recv())["error"]["code"] == -32001
+    began = time.monotonic()
+    for monitor in monitors:
+        assert disconnects(monitor, PATIENCE_MS)
+    assert time.monotonic() - began < 40
+    assert ask(idle, request("status", id=3))["id"] == 3
+    # Who has shown it may be silent for longer.
+    assert not disconnects(monitors[0], 12_000)
+
+
+def heartbeats():
+    """Against `heartbeat_timeout` only a PONG helps while a batch and calls beside it are carried out."""
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger, dealer.rcvtimeo, dealer.sndtimeo = 0, PATIENCE_MS, PATIENCE_MS
+    dealer.heartbeat_ivl, dealer.heartbeat_timeout = 100, 3000
+    monitor = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    dealer.connect(CONTROL)
+    send(dealer, [request("snapshot", id=i) for i in range(64)])
+    for i in range(20):
+        send(dealer, request("snapshot", id=100 + i))
+    assert len(json.loads(dealer.recv())) == 64
+    assert {json.loads(dealer.recv())["id"] for _ in range(20)} == set(range(100, 120))
+    assert not disconnects(monitor, 300)
+
+
 def telemetry():
     sub = connect(zmq.SUB, TELEMETRY)
     if TOKEN:
@@ -224,7 +280,7 @@ def too_large():
     assert result(dealer, "status")["pid"] > 0
 
 
-for part in (envelopes, through_a_proxy, batches, refusals, changes, discovery, telemetry, too_large):
+for part in (envelopes, through_a_proxy, batches, refusals, changes, discovery, telemetry, strangers, heartbeats, too_large):
     began = time.monotonic()
     part()
     print(f"{part.__name__}: ok, {time.monotonic() - began:.1f} s")

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    error::ErrorObject,
+    error::{ErrorObject, code},
     message::{Id, Notification, Params, Reply, Request, Response},
     suggest,
 };
@@ -20,21 +20,24 @@ pub enum Call {
     Notification(Notification),
 }
 
-/// What a server makes of one text. Each `Err` is a response to send as it is.
+/// A call that is not carried out: the response to send as it is, or `None` if it was a notification, which gets none.
+pub type Refused = Option<Response>;
+
+/// What a server makes of one text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Incoming {
     /// A single call.
-    Single(Result<Call, Response>),
+    Single(Result<Call, Refused>),
     /// A batch, never empty. The responses go back as one array, or not at all if there are none.
-    Batch(Vec<Result<Call, Response>>),
+    Batch(Vec<Result<Call, Refused>>),
 }
 
 impl Incoming {
     /// Carries out every call with `handle`, and gathers what to send back: `None` if all were notifications.
     pub fn answer(self, mut handle: impl FnMut(Call) -> Option<Response>) -> Option<Reply> {
-        let mut one = |call: Result<Call, Response>| match call {
+        let mut one = |call: Result<Call, Refused>| match call {
             Ok(call) => handle(call),
-            Err(response) => Some(response),
+            Err(refused) => refused,
         };
         match self {
             Self::Single(call) => one(call).map(Reply::Single),
@@ -48,7 +51,7 @@ impl Incoming {
 
 /// Reads what a client sent.
 pub fn parse_request(text: &[u8]) -> Incoming {
-    let refuse = |id, error| Err(Response { id, outcome: Err(error) });
+    let refuse = |id, error| Err(Some(Response { id, outcome: Err(error) }));
     match serde_json::from_slice(text) {
         Err(e) => Incoming::Single(refuse(Id::Null, ErrorObject::parse(e))),
         Ok(Value::Array(calls)) if calls.is_empty() => {
@@ -75,25 +78,31 @@ pub fn parse_reply(text: &[u8]) -> Result<Reply, ErrorObject> {
     }
 }
 
-fn call(value: Value) -> Result<Call, Response> {
+fn call(value: Value) -> Result<Call, Refused> {
     let Value::Object(mut members) = value else {
         let error = ErrorObject::invalid_request(format!("{} instead of an object", kind(&value)));
-        return Err(Response { id: Id::Null, outcome: Err(error) });
+        return Err(Some(Response { id: Id::Null, outcome: Err(error) }));
     };
     // First the id, so that whatever else is wrong can be answered under it.
     let id = members.remove("id").map(id).transpose();
     let answer_to = id.as_ref().ok().and_then(Option::as_ref).unwrap_or(&Id::Null).clone();
+    let is_notification = matches!(id, Ok(None));
     let checked = id.and_then(|id| {
         check_version(&mut members)?;
         let method = method(&mut members)?;
-        let params = params(&mut members)?;
+        let params = params(&mut members);
         check_rest(&members)?;
+        let params = params?;
         Ok(match id {
             Some(id) => Call::Request(Request { id, method, params }),
             None => Call::Notification(Notification { method, params }),
         })
     });
-    checked.map_err(|error| Response { id: answer_to, outcome: Err(error) })
+    checked.map_err(|error| {
+        // What is no request at all may have been meant as one, so it is answered; a notification never is.
+        let silent = is_notification && error.code == code::INVALID_PARAMS;
+        (!silent).then_some(Response { id: answer_to, outcome: Err(error) })
+    })
 }
 
 fn response(value: Value) -> Result<Response, ErrorObject> {
@@ -154,6 +163,7 @@ fn params(members: &mut Map<String, Value>) -> Result<Params, ErrorObject> {
     match members.remove("params") {
         None => Ok(Params::new()),
         Some(Value::Object(params)) => Ok(params),
+        Some(Value::Array(none)) if none.is_empty() => Ok(Params::new()),
         Some(Value::Array(_)) => Err(ErrorObject::invalid_params("by position; give them by name")),
         Some(other) => {
             Err(ErrorObject::invalid_request(format!("`params` is {} instead of an object", kind(&other))))

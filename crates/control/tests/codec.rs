@@ -108,6 +108,25 @@ fn examples_of_the_specification() {
 }
 
 #[test]
+fn notifications_are_never_answered_and_no_parameters_may_be_an_empty_list() {
+    assert_eq!(serve(r#"{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23]}"#), None);
+    assert_eq!(serve(r#"[{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23]}]"#), None);
+    check(
+        r#"{"jsonrpc": "2.0", "method": "get_data", "params": [], "id": 1}"#,
+        json!({"jsonrpc": "2.0", "result": ["hello", 5], "id": 1}),
+    );
+    // What is no request is answered, for nobody can tell what it was meant as.
+    check(
+        r#"{"jsonrpc": "2.0", "method": "get_data", "params": "bar"}"#,
+        error(json!(null), code::INVALID_REQUEST, "Invalid request"),
+    );
+    check(
+        r#"{"jsonrpc": "2.0", "method": "get_data", "params": [1], "colour": 1}"#,
+        error(json!(null), code::INVALID_REQUEST, "Invalid request"),
+    );
+}
+
+#[test]
 fn refusals_say_precisely_what_is_wrong() {
     for (text, id, words) in [
         (r#"{"jsonrpc": "1.0", "method": "status", "id": 1}"#, Id::from(1), "`jsonrpc` is \"1.0\""),
@@ -137,7 +156,8 @@ fn refusals_say_precisely_what_is_wrong() {
         ("{} {}", Id::Null, "trailing characters at line 1 column 4"),
         ("\u{feff}{}", Id::Null, "column 1"),
     ] {
-        let Incoming::Single(Err(Response { id: got, outcome: Err(error) })) = parse_request(text.as_bytes())
+        let Incoming::Single(Err(Some(Response { id: got, outcome: Err(error) }))) =
+            parse_request(text.as_bytes())
         else {
             panic!("{text} was accepted");
         };

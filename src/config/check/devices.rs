@@ -1,4 +1,5 @@
-//! Files, folders and devices.
+//! Files, folders and devices. The daemon goes on asking for those that are not there, so they are warned about: a
+//! camera that is plugged in later must not keep it from starting.
 
 use std::{
     env, fs,
@@ -20,7 +21,7 @@ pub fn files(config: &Config, findings: &mut Findings) {
         if let SourceKind::File { path, .. } = &source.kind
             && let Err(reason) = readable(path)
         {
-            findings.error(format!("[sources.{name}] path"), reason);
+            findings.warning(format!("[sources.{name}] path"), waited(&reason));
         }
     }
     for (name, output) in &config.outputs {
@@ -28,7 +29,7 @@ pub fn files(config: &Config, findings: &mut Findings) {
             let part = format!("[outputs.{name}] directory");
             match may_make(directory) {
                 Ok(()) => space(directory, part, findings),
-                Err(reason) => findings.error(part, reason),
+                Err(reason) => findings.warning(part, waited(&reason)),
             }
         }
     }
@@ -63,19 +64,18 @@ fn space(directory: &Path, part: String, findings: &mut Findings) {
 pub fn check(config: &Config, findings: &mut Findings) {
     for (name, source) in &config.sources {
         match &source.kind {
-            // A camera may be plugged in later: the daemon goes on asking.
             SourceKind::V4l2 { device, .. } if !device.exists() => {
-                let message = format!("there is no {} now; it is waited for", device.display());
+                let message = waited(&format!("there is no {}", device.display()));
                 findings.warning(format!("[sources.{name}] device"), message);
             }
             SourceKind::V4l2 { device, .. } => {
                 if let Err(error) = v4l2::query(device) {
-                    findings.error(format!("[sources.{name}] device"), format!("{error:#}"));
+                    findings.warning(format!("[sources.{name}] device"), waited(&format!("{error:#}")));
                 }
             }
             SourceKind::Pipewire { .. } => pipewire(format!("[sources.{name}] kind"), findings),
             SourceKind::Shm { socket, .. } if !socket.exists() => {
-                let message = format!("there is no {} now; it is waited for", socket.display());
+                let message = waited(&format!("there is no {}", socket.display()));
                 findings.warning(format!("[sources.{name}] socket_path"), message);
             }
             _ => {}
@@ -86,26 +86,32 @@ pub fn check(config: &Config, findings: &mut Findings) {
             OutputKind::V4l2 { device } if !device.exists() => {
                 let device = device.display();
                 let message = format!("there is no {device}: load v4l2loopback (docs/virtual-camera.md)");
-                findings.error(format!("[outputs.{name}] device"), message);
+                findings.warning(format!("[outputs.{name}] device"), waited(&message));
             }
             OutputKind::V4l2 { device } => {
                 if let Err(error) = v4l2::output(device) {
-                    findings.error(format!("[outputs.{name}] device"), format!("{error:#}"));
+                    findings.warning(format!("[outputs.{name}] device"), waited(&format!("{error:#}")));
                 }
             }
             OutputKind::Pipewire { .. } => pipewire(format!("[outputs.{name}] kind"), findings),
             OutputKind::Window if !has_desktop() => {
                 let message = "a window needs a desktop: neither WAYLAND_DISPLAY nor DISPLAY is set";
-                findings.error(format!("[outputs.{name}] kind"), message);
+                findings.warning(format!("[outputs.{name}] kind"), waited(message));
             }
             _ => {}
         }
     }
 }
 
+/// Ends a message about what the daemon asks for again and again.
+fn waited(message: &str) -> String {
+    format!("{message}; it is waited for")
+}
+
 fn pipewire(part: String, findings: &mut Findings) {
     if pipewire_socket().is_none_or(|socket| !socket.exists()) {
-        findings.error(part, "PipeWire is not running for this user: log into a desktop, or start it");
+        let message = "PipeWire is not running for this user: log into a desktop, or start it";
+        findings.warning(part, waited(message));
     }
 }
 

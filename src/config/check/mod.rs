@@ -8,7 +8,7 @@ mod summary;
 
 use std::{fmt, path::Path};
 
-use super::resolved::Config;
+use super::{mask::masked, resolved::Config};
 pub use summary::{summary, text};
 
 /// How bad a finding is.
@@ -58,7 +58,7 @@ impl Findings {
     fn add(&mut self, severity: Severity, part: String, message: String) {
         // GStreamer's messages may hold line breaks.
         let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-        self.0.push(Finding { severity, part, message });
+        self.0.push(Finding { severity, part, message: masked(&message) });
     }
 }
 

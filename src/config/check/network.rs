@@ -1,4 +1,5 @@
-//! Ports and socket files: free now, or taken by somebody.
+//! Ports and socket files: free now, or taken by somebody. Sources and outputs try again until theirs is free; without
+//! the sockets of the control plane the daemon does not start.
 
 use std::{
     io::ErrorKind,
@@ -26,7 +27,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
                 udp(*address, format!("[outputs.{name}] port"), findings)
             }
             OutputKind::Shm { socket } => {
-                socket_file(socket, format!("[outputs.{name}] socket_path"), findings);
+                if let Err(why) = socket_file(socket) {
+                    findings.warning(format!("[outputs.{name}] socket_path"), why + "; it is waited for");
+                }
             }
             _ => {}
         }
@@ -48,8 +51,9 @@ pub fn check(config: &Config, findings: &mut Findings) {
         ("[control] telemetry_endpoint", &control.telemetry_endpoint),
     ];
     for (part, endpoint) in endpoints {
-        if let Some(path) = endpoint.strip_prefix("ipc://") {
-            socket_file(Path::new(path), part.into(), findings);
+        let file = endpoint.strip_prefix("ipc://").map(|path| socket_file(Path::new(path)));
+        if let Some(Err(why)) = file {
+            findings.error(part, why);
         }
     }
 }
@@ -60,7 +64,7 @@ fn udp(address: SocketAddr, part: String, findings: &mut Findings) {
         return;
     }
     if let Err(error) = UdpSocket::bind(address) {
-        findings.error(part, taken("UDP", address, &error));
+        findings.warning(part, taken("UDP", address, &error) + "; it is waited for");
     }
 }
 
@@ -75,21 +79,14 @@ fn taken(protocol: &str, address: SocketAddr, error: &std::io::Error) -> String 
     }
 }
 
-fn socket_file(path: &Path, part: String, findings: &mut Findings) {
+fn socket_file(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match path.metadata() {
         // A dead daemon's socket is replaced; a live one's is not.
         Ok(file) if file.file_type().is_socket() && UnixStream::connect(path).is_ok() => {
-            findings.error(part, format!("somebody answers at {shown} already: is a daemon running?"));
+            Err(format!("somebody answers at {shown} already: is a daemon running?"))
         }
-        Ok(file) if !file.file_type().is_socket() => {
-            findings.error(part, format!("{shown} is there and is no socket"));
-        }
-        _ => {
-            let folder = path.parent().unwrap_or(path);
-            if let Err(reason) = may_make(folder) {
-                findings.error(part, reason);
-            }
-        }
+        Ok(file) if !file.file_type().is_socket() => Err(format!("{shown} is there and is no socket")),
+        _ => may_make(path.parent().unwrap_or(path)),
     }
 }

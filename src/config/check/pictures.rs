@@ -28,6 +28,11 @@ pub fn check(config: &Config, findings: &mut Findings) {
         findings.error("[slate] picture", format!("{error:#}"));
     }
     for folder in &config.gallery {
+        if !folder.is_dir() {
+            let message = format!("there is no folder {} now; a reload looks again", folder.display());
+            findings.warning("[gallery] directories", message);
+            continue;
+        }
         let pictures = gallery::Gallery::new(std::slice::from_ref(folder), "").list();
         if pictures.is_empty() {
             let message = format!("{} holds no PNG, JPEG or WebP picture that can be read", folder.display());

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::Finding;
-use crate::config::resolved::{Capture, Config, OutputKind, SourceKind};
+use crate::config::{
+    mask::{host, masked},
+    resolved::{Capture, Config, OutputKind, Secret, SourceKind},
+};
 
 /// As JSON.
 pub fn summary(config: &Config) -> Value {
@@ -137,7 +140,7 @@ fn from(kind: &SourceKind) -> String {
             format!("{}, {width}x{height} at {rate}", socket.display())
         }
         SourceKind::Pipewire { target } => target.clone().unwrap_or_else(|| "any node".into()),
-        SourceKind::Fragment { launch } => launch.clone(),
+        SourceKind::Fragment { launch } => masked(launch),
     }
 }
 
@@ -152,7 +155,7 @@ fn to(kind: &OutputKind) -> String {
         OutputKind::Shm { socket } => socket.display().to_string(),
         OutputKind::Recording { directory, .. } => directory.display().to_string(),
         OutputKind::Window => String::new(),
-        OutputKind::Fragment { launch } => launch.clone(),
+        OutputKind::Fragment { launch } => masked(launch),
     }
 }
 
@@ -162,27 +165,6 @@ fn size(capture: &Capture) -> String {
     size.unwrap_or_default() + &rate.unwrap_or_default()
 }
 
-fn encrypted(passphrase: &Option<String>) -> &'static str {
+fn encrypted(passphrase: &Option<Secret>) -> &'static str {
     if passphrase.is_some() { ", encrypted" } else { "" }
-}
-
-/// A URL's scheme and host: the rest may hold a password or a stream key.
-fn host(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let more = if rest.len() > authority.len() { "/…" } else { "" };
-    format!("{scheme}://{host}{more}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_and_stream_keys_are_not_shown() {
-        assert_eq!(host("rtmp://a:b@live.example/app/key?token=1"), "rtmp://live.example/…");
-        assert_eq!(host("rtsp://cam:8554"), "rtsp://cam:8554");
-        assert_eq!(host("rtsp://u:p@cam?x=y@z"), "rtsp://cam/…");
-    }
 }

@@ -18,7 +18,7 @@ use super::{
     kinds::get,
     places::Environment,
     problems::Problems,
-    resolved::{Config, Log, LogTarget, Pipeline, Slate, Video},
+    resolved::{Config, Log, LogTarget, Pipeline, Secret, Slate, Video},
     secret,
     table::{At, Place},
 };
@@ -75,7 +75,7 @@ impl Context<'_> {
     }
 
     /// The passphrase of an SRT stream; SRT itself sets its length.
-    pub fn passphrase(&mut self, file: &Option<At<PathBuf>>, place: &Place) -> Option<String> {
+    pub fn passphrase(&mut self, file: &Option<At<PathBuf>>, place: &Place) -> Option<Secret> {
         let text = self.secret(file, place, "passphrase_file")?;
         if !(10..=79).contains(&text.len()) {
             let line = file.as_ref().map(|at| at.line);
@@ -84,7 +84,7 @@ impl Context<'_> {
             self.problems
                 .add(line, format!("{message}: SRT passphrases have 10 to 79 bytes, this one has {found}"));
         }
-        Some(text)
+        Some(text.into())
     }
 
     /// Shortest and longest pause before something is tried again.
@@ -148,21 +148,12 @@ fn default_rate() -> Rate {
     crate::rate::parse("25").unwrap_or_else(|_| unreachable!("25 is a rate"))
 }
 
-/// Folders of pictures. One that is missing is told now: later every name would seem wrong.
+/// Folders of pictures. One that is missing now may be on a disk that comes later: the check tells about it.
 fn gallery(file: &File, context: &mut Context<'_>) -> Vec<PathBuf> {
     let Some(directories) = &file.gallery.directories else { return Vec::new() };
     let line = directories.line;
-    let mut found = Vec::new();
-    for path in &directories.value {
-        let Some(path) = context.path(&Some(At { value: path.clone(), line })) else { continue };
-        if !path.is_dir() {
-            context
-                .problems
-                .add(line, format!("[gallery] directories: there is no folder {}", path.display()));
-        }
-        found.push(path);
-    }
-    found
+    let mut complete = |path: &PathBuf| context.path(&Some(At { value: path.clone(), line }));
+    directories.value.iter().filter_map(&mut complete).collect()
 }
 
 fn slate_picture(file: &File, context: &mut Context<'_>) -> Option<PathBuf> {

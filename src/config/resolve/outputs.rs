@@ -22,9 +22,11 @@ pub fn all(
 ) -> BTreeMap<String, Output> {
     let mut all = BTreeMap::new();
     // What each takes for itself alone, and who has it.
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut taken: BTreeMap<(String, Option<String>), String> = BTreeMap::new();
     for (name, source) in sources {
-        taken.extend(places_of(&source.kind).into_iter().map(|place| (place, format!("[sources.{name}]"))));
+        taken.extend(
+            places_of(&source.kind).into_iter().map(|place| ((place, None), format!("[sources.{name}]"))),
+        );
     }
     for (name, table) in outputs {
         if name == RESERVED {
@@ -35,7 +37,8 @@ pub fn all(
             continue;
         }
         if let Some(place) = place_of(&output.kind)
-            && let Some(other) = taken.insert(place.clone(), table.place.label.clone())
+            && let Some(other) =
+                taken.insert((place.clone(), stream_id(&output.kind)), table.place.label.clone())
         {
             let message = format!("{}: {place} is taken by {other} already", table.place.label);
             context.problems.add(table.place.line, message);
@@ -91,9 +94,7 @@ fn place_of(kind: &OutputKind) -> Option<String> {
         OutputKind::Pipewire { name } => format!("node name {name:?}"),
         OutputKind::SrtListener { address, .. } => format!("UDP port {}", address.port()),
         OutputKind::Udp { address } => format!("destination udp {address}"),
-        OutputKind::SrtCaller { peer, stream_id, .. } => {
-            format!("destination srt {peer} {}", stream_id.as_deref().unwrap_or_default())
-        }
+        OutputKind::SrtCaller { peer, .. } => format!("destination srt {peer}"),
         OutputKind::Shm { socket } => format!("socket {}", socket.display()),
         // Recordings are called by their outputs' names, servers tell their publishers apart.
         OutputKind::Recording { .. }
@@ -102,4 +103,12 @@ fn place_of(kind: &OutputKind) -> Option<String> {
         | OutputKind::Window
         | OutputKind::Fragment { .. } => return None,
     })
+}
+
+/// What tells streams to one SRT listener apart. It may be a key: no message repeats it.
+fn stream_id(kind: &OutputKind) -> Option<String> {
+    match kind {
+        OutputKind::SrtCaller { stream_id, .. } => stream_id.clone(),
+        _ => None,
+    }
 }

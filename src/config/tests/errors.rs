@@ -77,7 +77,7 @@ fn wrong_types_and_values_say_what_is_allowed() {
     wrong("[gallery]\ndirectories = [1]", &[(2, "expected a path, not 1")]);
     wrong("[control]\nmode = 660", &[(2, "permissions in octal as text, such as \"0660\", not 660")]);
     wrong("[control]\nmode = '0066'", &[(2, "let the owner read and write")]);
-    wrong("[log]\nlevel = 'a=b=c'", &[(2, "expected a filter")]);
+    wrong("[log]\nlevel = 'a=b=c'", &[(2, "or a filter such as")]);
     wrong("video = 3", &[(1, "[video] must be a table, not 3")]);
     wrong(
         "[[outputs]]\nkind = 'window'",
@@ -161,7 +161,7 @@ fn what_points_nowhere_is_told_with_what_there_is() {
         &format!("pipeline = 'b'\n{pipelines}[animation]\nreference = 'nobody'"),
         &[(8, "[animation] reference: there is no picture \"nobody\"")],
     );
-    wrong("[gallery]\ndirectories = ['none']", &[(2, "there is no folder /etc/k/none")]);
+    wrong("[gallery]\ndirectories = ['~nobody/x']", &[(2, "only ~ alone stands for a home folder")]);
     wrong("[slate]\npicture = 'none.png'", &[(2, "there is no file /etc/k/none.png")]);
     wrong("[slate]\npicture = '~bob/none.png'", &[(2, "only ~ alone stands for a home folder")]);
     wrong(

@@ -1,0 +1,152 @@
+//! What clients cannot do to the daemon and to each other.
+
+use super::*;
+
+/// A message of one part from a stream after its handshake.
+async fn receive_raw(stream: &mut impl Stream) -> Value {
+    let body = async {
+        let len = match stream.read_u8().await.unwrap() {
+            0 => u64::from(stream.read_u8().await.unwrap()),
+            2 => stream.read_u64().await.unwrap(),
+            flags => panic!("a frame with flags {flags}"),
+        };
+        let mut body = vec![0; len as usize];
+        stream.read_exact(&mut body).await.unwrap();
+        body
+    };
+    serde_json::from_slice(&timeout(PATIENCE, body).await.expect("a message")).unwrap()
+}
+
+/// Whether the server closes the connection, within a few times what it waits itself.
+async fn is_closed(stream: &mut impl Stream) -> bool {
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ping_is_answered_whatever_is_under_way() {
+    let server = Server::start().await;
+    let ping = b"\x04\x0c\x04PING\x00\x00hello";
+    let pong = b"\x04\x0a\x04PONGhello";
+    let batch = json!([{"jsonrpc": "2.0", "id": 1, "method": "reload"}]).to_string().into_bytes();
+    let eight: Vec<_> = (0..8).map(|i| request(i, "reload", json!({}))).collect();
+    for requests in [vec![batch], eight] {
+        let count = requests.len();
+        let mut client = server.raw("control.sock", "DEALER").await;
+        for request in requests {
+            client.write_all(&zmtp::message(&[request.into()])).await.unwrap();
+        }
+        // These wait behind what is under way, and the PING behind them does not.
+        for i in 100..110 {
+            let waits = Bytes::from(request(i, "status", json!({})));
+            client.write_all(&zmtp::message(&[waits])).await.unwrap();
+        }
+        client.write_all(ping).await.unwrap();
+        let mut answer = vec![0; pong.len()];
+        timeout(PATIENCE, client.read_exact(&mut answer)).await.expect("a PONG").unwrap();
+        assert_eq!(answer, pong);
+        let mut ids = Vec::new();
+        for _ in 0..count + 10 {
+            server.reload.notify_one();
+            let reply = receive_raw(&mut client).await;
+            ids.push(reply.get("id").and_then(Value::as_u64));
+        }
+        assert_eq!(ids.iter().filter(|id| id.is_some_and(|id| id >= 100)).count(), 10, "{ids:?}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_have_a_bound() {
+    // Two pictures.
+    let server = Server::start_at(None, 5_000_000).await;
+    let mut dealer = server.dealer().await;
+    // More of them than fit into this and into the socket.
+    let mut deaf = server.raw("control.sock", "DEALER").await;
+    for i in 0..8 {
+        let request = Bytes::from(request(i, "snapshot", json!({})));
+        deaf.write_all(&zmtp::message(&[request])).await.unwrap();
+    }
+    let refusal = async {
+        loop {
+            let reply = call(&mut dealer, 1, "snapshot", json!({})).await;
+            if reply["error"].is_object() {
+                return reply["error"].clone();
+            }
+        }
+    };
+    let refused = timeout(PATIENCE, refusal).await.expect("a refusal");
+    assert_eq!(refused["code"], keyframed_control::code::TOO_LARGE, "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("try again"), "{refused}");
+    // Small answers always get through.
+    assert!(call(&mut dealer, 2, "status", json!({})).await["result"].is_object());
+    drop(deaf);
+    let mercy = async { while call(&mut dealer, 3, "snapshot", json!({})).await["error"].is_object() {} };
+    timeout(PATIENCE, mercy).await.expect("room again");
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_from_the_network_are_sent_away_and_keep_nobody_out() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::start_at(Some(port), budget::MOST).await;
+    let connect = async || {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        shake_hands(&mut stream, "DEALER", "ROUTER").await;
+        stream
+    };
+    let mut known = connect().await;
+    let ask = |token: &'static str| {
+        let request = Bytes::from(request(1, "status", json!({})));
+        zmtp::message(&[Bytes::from_static(token.as_bytes()), request])
+    };
+    known.write_all(&ask("secret")).await.unwrap();
+    assert!(receive_raw(&mut known).await["result"].is_object());
+    let mut guessing = connect().await;
+    guessing.write_all(&ask("wrong")).await.unwrap();
+    let told = receive_raw(&mut guessing).await;
+    assert_eq!(told["error"]["code"], keyframed_control::code::UNAUTHORIZED);
+    assert!(is_closed(&mut guessing).await);
+
+    // Every place that the network has; the local socket has its own.
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CLIENTS - 1 {
+        silent.push(TcpStream::connect(port).await.unwrap());
+    }
+    let mut local = server.dealer().await;
+    assert!(call(&mut local, 1, "status", json!({})).await["result"].is_object());
+    // Some of them shake hands, ask without a token and would stay.
+    for stream in silent.iter_mut().step_by(64) {
+        shake_hands(stream, "DEALER", "ROUTER").await;
+        stream.write_all(&zmtp::message(&[request(1, "status", json!({})).into()])).await.unwrap();
+        let told = receive_raw(stream).await;
+        assert!(told["error"]["message"].as_str().unwrap().contains("token is needed"), "{told}");
+    }
+    for stream in &mut silent {
+        assert!(is_closed(stream).await, "a stranger is kept");
+    }
+    // Who has shown it stays.
+    known.write_all(&ask("secret")).await.unwrap();
+    assert!(receive_raw(&mut known).await["result"].is_object());
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_dropped_and_holds_up_nobody() {
+    let server = Server::start().await;
+    let mut deaf = server.raw("control.sock", "DEALER").await;
+    for i in 0..20 {
+        let request = Bytes::from(request(i, "snapshot", json!({})));
+        deaf.write_all(&zmtp::message(&[request])).await.unwrap();
+    }
+    let mut dealer = server.dealer().await;
+    for i in 0..20 {
+        assert_eq!(call(&mut dealer, i, "status", json!({})).await["id"], i);
+    }
+    // After the time limit its connection is closed: what was on the way can be read, and then there is an end.
+    sleep(link::STALL_TIMEOUT + Duration::from_secs(1)).await;
+    let mut rest = Vec::new();
+    let read = timeout(PATIENCE, deaf.read_to_end(&mut rest)).await.expect("the connection is closed");
+    assert!(read.is_err() || rest.len() < 20 * 2_000_000, "{} bytes", rest.len());
+    server.end().await;
+}
