@@ -91,7 +91,7 @@ impl FilmInterpolator {
         let Some(pair) = &self.pair else {
             return Err(ModelError::Input("no pair of frames".into()));
         };
-        let made = self.film.at(&pair.first.pyramid, &pair.second.pyramid, &pair.motion, f64::from(t));
+        let made = self.film.at(&pair.motion, f64::from(t));
         picture::frame(&self.padding(a).crop(&made.image.to_kind(Kind::Float)))
     }
 }
