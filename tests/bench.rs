@@ -31,7 +31,6 @@ fn what_is_not_there_is_named() {
     for (args, words) in [
         (["--model", "nowhere"], ["nowhere", "model"]),
         (["--device", "cuda:97"], ["cuda:97", "does not exist"]),
-        (["--context-frames", "99"], ["context_frames", "0..23"]),
     ] {
         let output = keyframed().arg("bench").args(args).args(["--seconds", "0"]).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
