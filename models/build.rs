@@ -16,6 +16,8 @@ fn main() {
         .warnings(false)
         .std("c++17")
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        // libtorch is built so, and some of its classes are larger without it.
+        .define("NDEBUG", None)
         .opt_level(2)
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))

@@ -1,6 +1,7 @@
 //! keyframed: DensePose in, avatar out.
 
 mod animate;
+mod bench;
 mod cli;
 mod config;
 mod control;

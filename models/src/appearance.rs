@@ -63,7 +63,8 @@ impl AppearanceEncoder {
         let timestep = check_conditions(timestep, text, size[0], self.config.cross_attention_dim)?;
         let time = self.entry.time_embedding.forward(&timestep).silu();
         let recorder = Recorder::new(self.fusion);
-        let pass = Pass { frames: 1, pooled: 1, time, text, features: Features::Write(&recorder) };
+        let pass =
+            Pass { frames: 1, pooled: false, memory: None, time, text, features: Features::Write(&recorder) };
         self.run(latents, &pass);
         drop(pass);
         Ok(recorder.into_bank())

@@ -205,7 +205,7 @@ impl ControlNet {
         }
         let timestep = check_conditions(timestep, text, size[0], unet.cross_attention_dim)?;
         let time = self.entry.time_embedding.forward(&timestep).silu();
-        let pass = Pass { frames: 1, pooled: 1, time, text, features: Features::Off };
+        let pass = Pass { frames: 1, pooled: false, memory: None, time, text, features: Features::Off };
         Ok(self.run(sample, embedded, scale, &pass))
     }
 

@@ -6,6 +6,7 @@
 
 pub mod appearance;
 pub mod autoencoder;
+pub mod bench;
 pub mod checkpoint;
 pub mod clip;
 pub mod controlnet;
@@ -29,7 +30,7 @@ pub use checkpoint::ModelDir;
 pub use controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals};
 pub use device::{DeviceChoice, DtypeChoice, Placement};
 pub use error::{ModelError, Result};
-pub use generator::{FilmInterpolator, LcmGenerator, Settings};
+pub use generator::{ContextMode, FilmInterpolator, LcmGenerator, Settings};
 pub use reference::{Bank, Fusion, ProjectedBank, Reference};
 pub use stack::Stack;
 pub use unet::{MotionConfig, UNet, UNetConfig};

@@ -8,6 +8,7 @@ use crate::{
     controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals},
     device::Place,
     error::{ModelError, Result},
+    nn::Memory,
     reference::{Bank, ProjectedBank, Reference},
     unet::{UNet, UNetConfig},
 };
@@ -118,8 +119,8 @@ impl Stack {
         self.controlnet.forward(&frames, &self.timestep(t), &self.text.conditional, embedded, scale)
     }
 
-    /// The U-Net's answers to `latents` `[1, c, f, h, w]`: the conditional one
-    /// alone, or `[unconditional, conditional]` if `guided`.
+    /// The U-Net's answers to `latents` `[1, c, f, h, w]`, which stand behind the frames in
+    /// `memory`: the conditional one alone, or `[unconditional, conditional]` if `guided`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for shapes that do not fit together.
@@ -130,15 +131,16 @@ impl Stack {
         residuals: &ControlNetResiduals,
         bank: &ProjectedBank,
         guided: bool,
+        memory: Option<&Memory>,
     ) -> Result<Tensor> {
         let (t, bank) = (self.timestep(t), Reference::projected(bank));
         let Text { conditional, unconditional } = &self.text;
         if !guided {
-            return self.unet.forward(latents, &t, conditional, Some(residuals), Some(&bank));
+            return self.unet.forward_after(latents, &t, conditional, Some(residuals), Some(&bank), memory);
         }
         let latents = Tensor::cat(&[latents, latents], 0);
         let text = Tensor::cat(&[unconditional, conditional], 0);
-        self.unet.forward(&latents, &t, &text, Some(residuals), Some(&bank.after(1)))
+        self.unet.forward_after(&latents, &t, &text, Some(residuals), Some(&bank.after(1)), memory)
     }
 
     fn timestep(&self, t: i64) -> Tensor {

@@ -51,7 +51,7 @@ fn film_computes_what_the_port_computes() {
         assert_flow(&motion.backward, &io, "backward");
         for name in io.keys().filter(|name| name.ends_with(".image") && name.starts_with('t')) {
             let t: f64 = name[1..name.len() - ".image".len()].parse().unwrap();
-            assert_close(&film.at(&x0, &x1, &motion, t).image, &io[name], SINGLE);
+            assert_close(&film.at(&motion, t).image, &io[name], SINGLE);
         }
         assert_close(&film.forward(&io["x0"], &io["x1"], 0.5), &io["t0.5.image"], SINGLE);
     });
@@ -118,7 +118,7 @@ fn film_is_trainable_in_every_tensor() {
     let (x0, x1) = (Tensor::rand([2, 3, 16, 24], options), Tensor::rand([2, 3, 16, 24], options));
     let (p0, p1) = (film.pyramid(&x0), film.pyramid(&x1));
     let motion = film.motion(&p0, &p1);
-    let between = film.at_each(&p0, &p1, &motion, &Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1, 1, 1]));
+    let between = film.at_each(&motion, &Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1, 1, 1]));
     assert_eq!(between.image.size(), x0.size());
     assert_eq!(between.warped0.size(), x0.size());
     between.image.square().mean(None).backward();
@@ -137,7 +137,7 @@ fn times_of_a_batch_are_independent() {
     tch::no_grad(|| {
         let (p0, p1) = (film.pyramid(&x0.repeat([2, 1, 1, 1])), film.pyramid(&x1.repeat([2, 1, 1, 1])));
         let times = Tensor::from_slice(&[0.25f32, 0.75]).view([2, 1, 1, 1]);
-        let both = film.at_each(&p0, &p1, &film.motion(&p0, &p1), &times).image;
+        let both = film.at_each(&film.motion(&p0, &p1), &times).image;
         for (i, t) in [0.25, 0.75].into_iter().enumerate() {
             assert_close(&both.narrow(0, i as i64, 1), &film.forward(&x0, &x1, t), SINGLE);
         }

@@ -102,7 +102,7 @@ impl Case {
             controlnet_scale: self.facts["conditioning_scale"].as_f64().unwrap(),
         };
         for index in 0..scheduler.timesteps().len() {
-            let raw = sampling.predict(&latents, index).unwrap();
+            let raw = sampling.predict(&latents, index, None).unwrap();
             self.compare_raw(index, &raw);
             assert_close(&sampling.join(&raw), self.step(index, "guided").unwrap(), PIPELINE);
             let step = sampling.step(&latents, index, self.step(index, "noise")).unwrap();

@@ -126,7 +126,7 @@ fn motion_modules() {
         let name = name.as_str().unwrap();
         let (x, expected) = (&io[&format!("plain.t501.{name}.in")], &io[&format!("plain.t501.{name}.out")]);
         let module = MotionModule::new(&(source.root() / name), x.size()[1], &kwargs).unwrap();
-        assert_close(&module.forward(&frames(x), x.size()[2]), &frames(expected), TOLERANCE);
+        assert_close(&module.forward(&frames(x), x.size()[2], None), &frames(expected), TOLERANCE);
     }
 }
 
@@ -139,8 +139,14 @@ fn norm_eps() {
     let (x, groups, eps) = (&io["unet.input"], config.norm_num_groups, config.norm_eps);
     let (channels, window) = (x.size()[1], x.size()[2]);
     let text = &io["unet.encoder_hidden_states"];
-    let pass =
-        Pass { frames: window, pooled: window, time: io["unet.temb"].silu(), text, features: Features::Off };
+    let pass = Pass {
+        frames: window,
+        pooled: true,
+        memory: None,
+        time: io["unet.temb"].silu(),
+        text,
+        features: Features::Off,
+    };
     let expect =
         |name: &str, out: Tensor| assert_close(&out, &frames(&io[&format!("unet.{name}.out")]), 2e-5);
     let (x, root, level) = (frames(x), source.root(), source.root() / "down_blocks" / 0);
@@ -155,9 +161,9 @@ fn norm_eps() {
     expect("down_blocks.0.attentions.0", attention.forward(&x, &pass));
     let at = &level / "motion_modules" / 0;
     let motion = MotionModule::new(&at, channels, &config.motion_module_kwargs).unwrap();
-    expect("down_blocks.0.motion_modules.0", motion.forward(&x, window));
+    expect("down_blocks.0.motion_modules.0", motion.forward(&x, window, None));
     let norm = GroupNorm::new(&(&root / "conv_norm_out"), groups, channels, eps).unwrap();
-    expect("conv_norm_out", norm.forward_pooled(&x, window));
+    expect("conv_norm_out", norm.forward_pooled(&x, window, None));
 }
 
 #[test]

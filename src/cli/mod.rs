@@ -1,6 +1,7 @@
 //! The command line.
 
 mod animate;
+mod bench;
 mod config;
 mod doctor;
 mod generate;
@@ -27,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Animate a picture with a DensePose clip, file to file
     Animate(Box<animate::Args>),
+    /// Measure what a model costs on this machine, and how it does live
+    Bench(bench::Args),
     /// Write a commented configuration, or check one
     Config(config::Args),
     /// Tell what is missing on this machine and how to mend it
@@ -53,6 +56,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Animate(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Generate(args) => args.run(),

@@ -144,7 +144,7 @@ mod tests {
             model: "mini".into(),
             device: "cpu".into(),
             dtype: "f32".into(),
-            context_mode: "recompute".into(),
+            context_mode: "cache".into(),
             reference: None,
             params: params(),
         };

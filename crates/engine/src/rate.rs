@@ -1,4 +1,4 @@
-//! Rate control of stage 1: λ that follows the motion.
+//! Rate control of stage 1: λ that follows the motion, and the rate that the generator sustains.
 
 use crate::frame::{Nanos, SECOND};
 
@@ -37,16 +37,25 @@ pub struct LambdaControl {
 }
 
 impl LambdaControl {
-    /// Control towards `rate` key poses a second, starting from `lambda`; `None` if `rate` asks for none (0).
-    pub fn new(rate: f64, lambda: f64) -> Option<Self> {
-        // Within a microsecond and a day, so that the arithmetic below cannot overflow.
-        let interval = (SECOND as f64 / rate).clamp(1e3, 86_400e9) as Nanos;
-        (rate > 0.0).then_some(Self {
-            interval,
-            motion: lambda.max(LAMBDA_RANGE.0),
-            correction: 0.0,
-            last: None,
-        })
+    /// Control towards a key pose every `interval`, starting from `lambda`.
+    pub fn new(interval: Nanos, lambda: f64) -> Self {
+        let motion = lambda.max(LAMBDA_RANGE.0);
+        Self { interval: bounded(interval), motion, correction: 0.0, last: None }
+    }
+
+    /// Changes the wanted time between key poses. What is known of the motion is taken along: over short times
+    /// MSE grows with time.
+    pub fn set_interval(&mut self, interval: Nanos) {
+        let old = std::mem::replace(&mut self.interval, bounded(interval));
+        let reached = self.motion * self.interval as f64 / old as f64;
+        self.motion = reached.clamp(LAMBDA_RANGE.0, LAMBDA_RANGE.1);
+    }
+
+    /// While λ is kept at `floor` or above by others, a lower one is not for the correction to make up.
+    pub fn rest_at(&mut self, floor: f64) {
+        if self.lambda() < floor {
+            self.correction = self.correction.max(0.0);
+        }
     }
 
     /// The wanted time between key poses.
@@ -66,8 +75,9 @@ impl LambdaControl {
         if apart == 0 {
             return;
         }
-        // While the window is younger than the interval, extrapolate: over short times MSE grows with time.
-        let reached = (mse * (self.interval as f64 / apart as f64).max(1.0)).min(LAMBDA_RANGE.1);
+        // While the window is younger than the interval, or frames are further apart, scale: over short times MSE
+        // grows with time.
+        let reached = (mse * (self.interval as f64 / apart as f64)).min(LAMBDA_RANGE.1);
         let share = 1.0 - (-step / SMOOTHING as f64).exp();
         let wanted = self.motion + share * (reached - self.motion);
         self.motion = wanted.clamp(LAMBDA_RANGE.0, self.motion * MOST_GROWTH);
@@ -84,5 +94,52 @@ impl LambdaControl {
 
     fn correct(&mut self, by: f64) {
         self.correction = (self.correction + by).clamp(-MOST_CORRECTION, MOST_CORRECTION);
+    }
+}
+
+/// Within a microsecond and a day, so that the arithmetic cannot overflow.
+fn bounded(interval: Nanos) -> Nanos {
+    interval.clamp(1_000, 86_400 * SECOND)
+}
+
+/// The wanted time between `rate` key poses a second; `None` if it asks for none (0).
+pub fn interval_of(rate: f64) -> Option<Nanos> {
+    (rate > 0.0).then(|| bounded((SECOND as f64 / rate).min(1e15) as Nanos))
+}
+
+/// Share of the generator's time that is asked for: the rest takes up what varies, so that no key pose has to wait.
+const LOAD: f64 = 0.9;
+
+/// Weight of the newest key frame in the average: it follows a change of load within about ten.
+const NEWEST: f64 = 0.15;
+
+/// Change of the average that is worth telling.
+const TELLING: f64 = 0.05;
+
+/// How often the generator can be given a key pose: its time per key frame, smoothed.
+#[derive(Debug, Clone, Default)]
+pub struct Capacity {
+    average: Option<f64>,
+    told: f64,
+}
+
+impl Capacity {
+    /// A key frame took this long. Answers the time between key poses that can be sustained, if it is worth telling:
+    /// first of all, and whenever it has changed by 5 %.
+    pub fn observe(&mut self, took: Nanos) -> Option<Nanos> {
+        let took = bounded(took) as f64;
+        // One that took very long says that something happened, not that all will.
+        let average = self.average.map_or(took, |old| old + NEWEST * (took.min(4.0 * old) - old));
+        self.average = Some(average);
+        let changed = (average - self.told).abs() > TELLING * self.told;
+        changed.then(|| {
+            self.told = average;
+            (average / LOAD) as Nanos
+        })
+    }
+
+    /// Forgets what it measured, as after a change of settings.
+    pub fn reset(&mut self) {
+        *self = Self::default();
     }
 }

@@ -12,7 +12,7 @@ use ringbuf::{
 use crate::{
     error::EngineError,
     frame::{Frame, Nanos, Timed},
-    rate::LambdaControl,
+    rate::{LambdaControl, interval_of},
     thumbnail::Thumbnail,
 };
 
@@ -32,7 +32,8 @@ pub struct SelectConfig {
     /// differ by up to 1.5e-5 where a new group of pictures starts. The picture moved by one pixel of 512 differs by
     /// 5e-4. Streams of lower quality (1e-4 at 200 kbit/s) may want more; unencoded ones can do with 0.
     pub still_epsilon: f64,
-    /// Key poses a second that λ should follow the motion to give; 0 keeps λ fixed.
+    /// Key poses a second that λ should follow the motion to give; 0 keeps λ fixed, unless that gives more than
+    /// can be [sustained](Selector::set_sustained).
     pub target_key_rate: f64,
 }
 
@@ -222,10 +223,12 @@ pub struct Selector {
     /// Thumbnail of the last key pose; MSE is always measured against it.
     key: Option<Thumbnail>,
     /// The sliding window: thumbnails of the last W frames, for the statistics that rate control follows.
-    /// Filled only while there is a target key rate.
+    /// Filled only while there is control.
     recent: HeapRb<Timed<Thumbnail>>,
-    /// Present while there is a target key rate.
+    /// Present while there is a target key rate or a known limit.
     control: Option<LambdaControl>,
+    /// The shortest time between key poses that what comes behind can sustain; 0 if that is not known.
+    sustained: Nanos,
     /// Time of the last frame.
     last: Nanos,
 }
@@ -236,9 +239,10 @@ impl Selector {
     /// # Errors
     /// [`EngineError::BadSetting`] names a setting outside its range.
     pub fn new(config: SelectConfig) -> Result<Self, EngineError> {
-        let control = LambdaControl::new(config.target_key_rate, config.lambda);
+        let control =
+            interval_of(config.target_key_rate).map(|every| LambdaControl::new(every, config.lambda));
         let recent = HeapRb::new(config.window.clamp(1, MAX_RECENT) as usize);
-        Ok(Self { rule: Rule::new(config)?, key: None, recent, control, last: 0 })
+        Ok(Self { rule: Rule::new(config)?, key: None, recent, control, sustained: 0, last: 0 })
     }
 
     /// Decides on the next pose frame.
@@ -273,7 +277,14 @@ impl Selector {
             self.recent.iter().rev().find(|r| r.pts + interval <= pts).or_else(|| self.recent.iter().next());
         if let Some(then) = then {
             control.observe(then.item.mse(pose), pts.saturating_sub(then.pts), pts);
-            self.rule.set_lambda(control.lambda());
+            // Without a target the user's λ stands, and control only raises it.
+            let config = &self.rule.config;
+            let floor = if config.target_key_rate > 0.0 { 0.0 } else { config.lambda };
+            control.rest_at(floor);
+            // Where every frame could be a key pose there is nothing to hold back.
+            let all = floor > 0.0 && interval <= pts.saturating_sub(self.last);
+            let lambda = if all { floor } else { control.lambda().max(floor) };
+            self.rule.set_lambda(lambda);
         }
     }
 
@@ -285,12 +296,37 @@ impl Selector {
         Some(Timed::new(self.last, decision))
     }
 
+    /// Key poses should come no more often than every `interval`: what the generator sustains. λ is raised as far
+    /// as that needs, whether it is fixed or follows a target. Motion is looked at over W frames at most, so it
+    /// helps little beyond; nothing ever comes later than W frames for it.
+    pub fn set_sustained(&mut self, interval: Nanos) {
+        self.sustained = interval;
+        self.adopt();
+    }
+
+    /// The time between key poses to aim at, if any.
+    fn wanted(&self, config: &SelectConfig) -> Option<Nanos> {
+        let target = interval_of(config.target_key_rate);
+        let sustained = (self.sustained > 0).then_some(self.sustained);
+        target.max(sustained)
+    }
+
+    /// Lets the control aim at what is wanted now.
+    fn adopt(&mut self) {
+        let config = &self.rule.config;
+        match (self.wanted(config), &mut self.control) {
+            (Some(every), Some(control)) => control.set_interval(every),
+            (Some(every), None) => self.control = Some(LambdaControl::new(every, config.lambda)),
+            (None, _) => self.control = None,
+        }
+    }
+
     /// Forgets the stream, as after a flush: the next frame is a first one. Settings stay, counts start again.
     pub fn reset(&mut self) {
         let config = self.rule.config.clone();
         self.key = None;
         self.recent.clear();
-        self.control = LambdaControl::new(config.target_key_rate, config.lambda);
+        self.control = self.wanted(&config).map(|every| LambdaControl::new(every, config.lambda));
         let lambda = config.lambda;
         let stats = SelectStats { lambda, ..Default::default() };
         self.rule = Rule { config, lambda, since: 0, pending: None, stats };
@@ -304,7 +340,7 @@ impl Selector {
         config.check()?;
         let old = &self.rule.config;
         if (config.target_key_rate, config.lambda) != (old.target_key_rate, old.lambda) {
-            self.control = LambdaControl::new(config.target_key_rate, config.lambda);
+            self.control = self.wanted(&config).map(|every| LambdaControl::new(every, config.lambda));
             self.rule.set_lambda(config.lambda);
         }
         let len = config.window.clamp(1, MAX_RECENT) as usize;

@@ -5,7 +5,7 @@ mod common;
 use common::Table;
 use keyframed_engine::{
     Decision, Frame, KeyReason, SECOND, SelectConfig, Selector, Thumbnail,
-    rate::{LAMBDA_RANGE, LambdaControl},
+    rate::{Capacity, LAMBDA_RANGE, LambdaControl},
     select::Rule,
 };
 use proptest::{collection::vec, prelude::*};
@@ -159,7 +159,7 @@ fn square(place: u8) -> Frame {
 fn steer(table: &Table, rate: f64, frames: usize) -> (Vec<f64>, Vec<usize>) {
     let window = Table::LAGS;
     let mut rule = Rule::new(config(0.01, window as u32, 2e-5)).unwrap();
-    let mut control = LambdaControl::new(rate, 0.01).unwrap();
+    let mut control = LambdaControl::new((SECOND as f64 / rate) as u64, 0.01);
     let (mut lambdas, mut keys) = (Vec::new(), Vec::new());
     let mse = |a: usize, b: usize| table.mse(table.looped(a), table.looped(b));
     let frame_time = SECOND / 25;
@@ -218,6 +218,81 @@ fn lambda_stays_bounded_through_stillness_and_cuts() {
     let moving = count(500, 1000);
     assert!((70..=140).contains(&moving), "wanted 100 key poses in 20 s of motion, got {moving}");
     assert!(count(1012, 1500) == 0, "nothing is generated while the pose stands still");
+}
+
+/// A figure that swings: its distance from where it was grows and falls.
+fn swing(i: u64) -> Frame {
+    let at = (f64::from(i as u32) * 0.31).sin() + (f64::from(i as u32) * 0.113).sin();
+    square(((at + 2.0) * 1.75) as u8)
+}
+
+/// The loop of selection, one waiting key pose and a generator, in simulated time. Returns key poses, those replaced
+/// before they were made, and λ frame by frame.
+fn live(target: f64, frames: u64, took: impl Fn(u64) -> u64) -> (u64, u64, Vec<f64>) {
+    let frame_time = SECOND / 25;
+    let mut selector = Selector::new(SelectConfig { target_key_rate: target, ..Default::default() }).unwrap();
+    let (mut capacity, mut waiting, mut busy_until) = (Capacity::default(), false, None);
+    let (mut keys, mut replaced, mut lambdas) = (0, 0, Vec::new());
+    for i in 0..frames {
+        let now = i * frame_time;
+        if busy_until.is_some_and(|(until, _)| until <= now) {
+            let (_, spent) = busy_until.take().unwrap_or_default();
+            if let Some(every) = capacity.observe(spent) {
+                selector.set_sustained(every);
+            }
+        }
+        if let Decision::Key(_) = selector.push(&swing(i), now) {
+            keys += 1;
+            replaced += u64::from(std::mem::replace(&mut waiting, true));
+        }
+        if waiting && busy_until.is_none() {
+            // A generator's times vary.
+            let spent = took(i) * (85 + (i * 37) % 31) / 100;
+            (waiting, busy_until) = (false, Some((now + spent, spent)));
+        }
+        lambdas.push(selector.stats().lambda);
+    }
+    (keys, replaced, lambdas)
+}
+
+#[test]
+fn lambda_rises_to_what_the_generator_sustains_and_comes_back() {
+    let ms = SECOND / 1000;
+    // A generator that keeps up changes nothing.
+    let (free, replaced, lambdas) = live(0.0, 1000, |_| 5 * ms);
+    assert_eq!((replaced, lambdas.iter().all(|&l| l == 0.01)), (0, true));
+    assert!(free > 300, "a lively figure: {free} key poses in 40 s");
+    // One that makes four a second is given about as many, and hardly one is made in vain.
+    let (keys, replaced, lambdas) = live(0.0, 2000, |_| 250 * ms);
+    assert!((200..=340).contains(&keys), "{keys} key poses in 80 s");
+    assert!(replaced * 8 < keys, "{replaced} of {keys} key poses were replaced");
+    let settled = &lambdas[500..];
+    let (low, high) = settled.iter().fold((f64::MAX, 0.0f64), |(l, h), &x| (l.min(x), h.max(x)));
+    assert!(low >= 0.01 && high / low < 6.0, "λ runs between {low} and {high}");
+    // Overload for a while: λ rises and returns.
+    let (_, _, lambdas) = live(0.0, 3000, |i| if (1000..2000).contains(&i) { 400 * ms } else { 5 * ms });
+    let mean = |from: usize, to: usize| lambdas[from..to].iter().sum::<f64>() / (to - from) as f64;
+    let (calm, loaded) = (mean(500, 1000), mean(1200, 2000));
+    assert!(calm < 0.0101 && loaded > 0.015, "{calm} {loaded}");
+    assert!(mean(2500, 3000) < 0.0101, "{}", mean(2500, 3000));
+    // A target beyond what is sustained gives what is sustained; one below, itself.
+    let (more, _, _) = live(20.0, 2000, |_| 250 * ms);
+    assert!((200..=340).contains(&more), "{more} key poses in 80 s");
+    let (fewer, _, _) = live(2.5, 2000, |_| 100 * ms);
+    assert!((160..=260).contains(&fewer), "{fewer} key poses in 80 s");
+}
+
+#[test]
+fn capacity_is_smooth_and_tells_only_changes() {
+    let ms = SECOND / 1000;
+    let mut capacity = Capacity::default();
+    assert_eq!(capacity.observe(90 * ms), Some(100 * ms));
+    assert_eq!((0..50).filter_map(|i| capacity.observe((88 + i % 5) * ms)).count(), 0, "the same");
+    let spike = capacity.observe(60_000 * ms).unwrap_or_default();
+    assert!(spike < 150 * ms, "one slow key frame is no trend: {spike}");
+    let told: Vec<u64> = (0..40).filter_map(|_| capacity.observe(180 * ms)).collect();
+    let last = told.last().copied().unwrap_or_default();
+    assert!((188 * ms..=212 * ms).contains(&last), "{told:?}");
 }
 
 #[test]

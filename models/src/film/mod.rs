@@ -19,7 +19,7 @@ use crate::{
     vars::Vars,
 };
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 pub use order::{Insertion, multi_frame_order};
 pub use warp::{PadBox, warp};
@@ -149,13 +149,25 @@ pub struct Flow {
     pub flows: Vec<Tensor>,
 }
 
-/// Flow in both directions. Independent of the time asked for.
+impl Flow {
+    /// Of the first half of a batch, and of the second.
+    fn halves(&self) -> (Self, Self) {
+        let split = |list: &[Tensor]| list.iter().map(halves).unzip();
+        let ((residuals, others), (flows, other_flows)) = (split(&self.residuals), split(&self.flows));
+        (Self { residuals, flows }, Self { residuals: others, flows: other_flows })
+    }
+}
+
+/// What two pictures have between them, whatever the time asked for.
 #[derive(Debug)]
 pub struct Motion {
     /// From the first picture to the second.
     pub forward: Flow,
     /// From the second picture to the first.
     pub backward: Flow,
+    /// Pictures and features of the fusion's scales, `[2b, 3 + c(i), h/2ⁱ, w/2ⁱ]`: the first picture's, then the
+    /// second's. Both halves of all work run as one batch.
+    both: Vec<Tensor>,
 }
 
 /// What the fusion decoder made, and what it was made of.
@@ -212,27 +224,30 @@ impl Film {
 
     /// Flow in both directions between two pictures.
     pub fn motion(&self, x0: &Pyramid, x1: &Pyramid) -> Motion {
-        Motion {
-            forward: self.flow.forward(&x0.features, &x1.features),
-            backward: self.flow.forward(&x1.features, &x0.features),
-        }
+        let stack = |a: &Pyramid, b: &Pyramid| -> Vec<Tensor> {
+            a.features.iter().zip(&b.features).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect()
+        };
+        let (forward, backward) = self.flow.forward(&stack(x0, x1), &stack(x1, x0)).halves();
+        let both = (0..self.config.fusion_pyramid_levels)
+            .map(|level| Tensor::cat(&[stacked(x0, level), stacked(x1, level)], 0))
+            .collect();
+        Motion { forward, backward, both }
     }
 
     /// The picture at `t`, 0 (first) to 1 (second): flow scaled by time, warp, fusion.
-    pub fn at(&self, x0: &Pyramid, x1: &Pyramid, motion: &Motion, t: f64) -> Between {
-        let first = &x0.images[0];
-        self.at_each(x0, x1, motion, &Tensor::full([1, 1, 1, 1], t, (first.kind(), first.device())))
+    pub fn at(&self, motion: &Motion, t: f64) -> Between {
+        let options = motion.both.first().map_or((Kind::Float, Device::Cpu), |x| (x.kind(), x.device()));
+        self.at_each(motion, &Tensor::full([1, 1, 1, 1], t, options))
     }
 
     /// As [`Film::at`] with a time per picture of the batch, `[b, 1, 1, 1]`.
-    pub fn at_each(&self, x0: &Pyramid, x1: &Pyramid, motion: &Motion, t: &Tensor) -> Between {
+    pub fn at_each(&self, motion: &Motion, t: &Tensor) -> Between {
         let rest = 1.0 - t;
         let (mut levels, mut warped) = (Vec::new(), None);
-        for level in 0..self.config.fusion_pyramid_levels {
+        for (level, both) in motion.both.iter().enumerate() {
             let to_first = &motion.backward.flows[level] * t;
             let to_second = &motion.forward.flows[level] * &rest;
-            let first = warp(&stacked(x0, level), &to_first);
-            let second = warp(&stacked(x1, level), &to_second);
+            let (first, second) = halves(&warp(both, &Tensor::cat(&[&to_first, &to_second], 0)));
             warped.get_or_insert_with(|| (first.narrow(1, 0, 3), second.narrow(1, 0, 3)));
             levels.push(joined(&[&first, &second, &to_first, &to_second]));
         }
@@ -245,8 +260,14 @@ impl Film {
     pub fn forward(&self, x0: &Tensor, x1: &Tensor, t: f64) -> Tensor {
         let (first, second) = (self.pyramid(x0), self.pyramid(x1));
         let motion = self.motion(&first, &second);
-        self.at(&first, &second, &motion, t).image
+        self.at(&motion, t).image
     }
+}
+
+/// The first half of a batch, and the second.
+fn halves(x: &Tensor) -> (Tensor, Tensor) {
+    let half = x.size()[0] / 2;
+    (x.narrow(0, 0, half), x.narrow(0, half, half))
 }
 
 fn stacked(pyramid: &Pyramid, level: usize) -> Tensor {

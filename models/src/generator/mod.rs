@@ -10,11 +10,11 @@ use crate::{
     checkpoint::{ImageSize, ModelDir},
     device::{Place, Placement},
     error::{ModelError, Result},
+    nn::{FrameStates, Memory},
     reference::ProjectedBank,
     registry,
     scheduler::{self, Scheduler},
     stack::{self, Stack},
-    torch_ext::InferenceMode,
     unet::{UNet, UNetConfig},
 };
 use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
@@ -24,6 +24,16 @@ use tch::{Kind, Tensor};
 pub use film::FilmInterpolator;
 pub use sampling::Sampling;
 pub use windows::context_windows;
+
+/// How a key frame takes the ones before it into account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContextMode {
+    /// Keeps what each key frame left at every step, so that a new one costs one frame whatever the context.
+    #[default]
+    Cache,
+    /// As MagicAnimate does: noises the context again and runs the whole window.
+    Recompute,
+}
 
 /// What a user can set. [`Settings::of`] starts from the model's own defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +48,8 @@ pub struct Settings {
     pub seed: u64,
     /// Key frames that a new one sees through temporal attention.
     pub context_frames: usize,
+    /// How it sees them.
+    pub context_mode: ContextMode,
 }
 
 impl Settings {
@@ -50,6 +62,7 @@ impl Settings {
             lora_scale: defaults.lora_scale,
             seed: 0,
             context_frames: defaults.context_frames,
+            context_mode: ContextMode::default(),
         }
     }
 
@@ -73,6 +86,8 @@ struct Context {
     latents: Tensor,
     /// Its pose, embedded: `[1, c, h, w]`.
     embedded: Tensor,
+    /// What it left at each step; empty in [`ContextMode::Recompute`].
+    states: Vec<FrameStates>,
 }
 
 /// A reference picture's latents and what the U-Net reads of it.
@@ -84,10 +99,11 @@ struct ReferenceState {
 
 /// Turns key poses into key frames.
 ///
-/// With context frames, each key frame is denoised together with the last ones
-/// (`context-mode=recompute`): at every step their latents are noised again to
-/// the step's level, the whole window runs through the networks, and the
-/// prediction for the new frame is used.
+/// With context frames, each key frame is denoised as the last one of a window. In
+/// [`ContextMode::Recompute`] the earlier frames' latents are noised again to each
+/// step's level, the whole window runs through the networks, and the prediction for
+/// the new frame is used. In [`ContextMode::Cache`] the new frame runs alone, on
+/// what the earlier ones left at the same step when they were new.
 pub struct LcmGenerator {
     model: ModelDir,
     place: Place,
@@ -110,7 +126,7 @@ impl LcmGenerator {
         let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
         let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
         let scheduler = sampler(model, settings.steps)?;
-        let _inference = InferenceMode::enter();
+        let _running = place.enter();
         let stack = registry::build(model, settings.lora_scale, place)?;
         settings.check(&stack)?;
         let (model, noise, context) = (model.clone(), Vec::new(), VecDeque::new());
@@ -142,7 +158,7 @@ impl LcmGenerator {
     /// Whatever is wrong with them; the old ones then stay in force.
     pub fn set(&mut self, settings: Settings) -> Result<()> {
         settings.check(&self.stack)?;
-        let _inference = InferenceMode::enter();
+        let _running = self.place.enter();
         let scheduler = sampler(&self.model, settings.steps)?;
         let unet = match settings.lora_scale == self.settings.lora_scale {
             true => None,
@@ -152,13 +168,15 @@ impl LcmGenerator {
         if unet.is_some() || !same_steps {
             let reader = unet.as_ref().unwrap_or(&self.stack.unet);
             if let Some(reference) = &mut self.reference {
-                reference.banks =
-                    banks(&self.stack, reader, self.place, scheduler.as_ref(), &reference.latents)?;
+                reference.banks = banks(&self.stack, reader, scheduler.as_ref(), &reference.latents)?;
             }
         }
         // Nothing can fail from here on.
         if let Some(unet) = unet {
             self.stack.unet = unet;
+        }
+        if !self.same_states(&settings) {
+            self.context.clear();
         }
         let same_noise = same_steps && settings.seed == self.settings.seed;
         self.scheduler = scheduler;
@@ -173,6 +191,20 @@ impl LcmGenerator {
     /// Frames that the networks see together, the new one included.
     pub fn window(&self) -> usize {
         if self.stack.couples_frames() { self.settings.context_frames + 1 } else { 1 }
+    }
+
+    /// Whether what the context left is of use under other settings.
+    fn same_states(&self, settings: &Settings) -> bool {
+        let of = |s: &Settings| (s.context_mode, s.steps, s.seed, s.lora_scale, s.guidance_scale > 1.0);
+        settings.context_mode == ContextMode::Recompute && self.settings.context_mode == settings.context_mode
+            || of(settings) == of(&self.settings)
+    }
+
+    /// Bytes that the context holds.
+    pub fn context_bytes(&self) -> usize {
+        let size = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        let states = |c: &Context| c.states.iter().map(FrameStates::bytes).sum::<usize>();
+        self.context.iter().map(|c| size(&c.latents) + size(&c.embedded) + states(c)).sum()
     }
 
     fn drawn(&self) -> Vec<Tensor> {
@@ -192,34 +224,32 @@ impl LcmGenerator {
     }
 
     fn refer(&mut self, picture: &Frame) -> Result<()> {
-        let _inference = InferenceMode::enter();
+        let _running = self.place.enter();
         let image = picture::reference(picture, self.model.manifest().image, self.place.device)?;
-        let latents = {
-            let _precision = self.place.precision();
-            self.stack.vae.encode(&image)?.to_kind(Kind::Float)
-        };
-        let banks = banks(&self.stack, &self.stack.unet, self.place, self.scheduler.as_ref(), &latents)?;
+        let latents = self.stack.vae.encode(&image)?.to_kind(Kind::Float);
+        let banks = banks(&self.stack, &self.stack.unet, self.scheduler.as_ref(), &latents)?;
         self.reference = Some(ReferenceState { latents, banks });
         self.context.clear();
         Ok(())
     }
 
     fn animate(&mut self, pose: &Frame, reference: &ReferenceState) -> Result<Frame> {
-        let _inference = InferenceMode::enter();
-        let _precision = self.place.precision();
+        let _running = self.place.enter();
         let manifest = self.model.manifest();
         let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
         let embedded = self.stack.controlnet.embed_condition(&pose)?;
-        let latents = self.denoise(&embedded, &reference.banks)?;
+        let (latents, states) = self.denoise(&embedded, &reference.banks)?;
         let image = self.stack.vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
-        self.context.push_back(Context { latents, embedded });
+        self.context.push_back(Context { latents, embedded, states });
         self.trim();
         picture::frame(&(image / 2.0 + 0.5))
     }
 
-    /// Clean latents `[1, c, 1, h, w]` of one new frame.
-    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<Tensor> {
-        let poses: Vec<&Tensor> = self.context.iter().map(|c| &c.embedded).chain([embedded]).collect();
+    /// Clean latents `[1, c, 1, h, w]` of one new frame, and what it leaves at each step.
+    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<(Tensor, Vec<FrameStates>)> {
+        let cached = self.settings.context_mode == ContextMode::Cache && self.window() > 1;
+        let together = self.context.iter().filter(|_| !cached);
+        let poses: Vec<&Tensor> = together.map(|c| &c.embedded).chain([embedded]).collect();
         let (poses, frames) = (Tensor::cat(&poses, 0), poses.len() as i64);
         let windows = [(0..frames).collect()];
         let sampling = Sampling {
@@ -231,15 +261,19 @@ impl LcmGenerator {
             guidance: self.settings.guidance_scale,
             controlnet_scale: 1.0,
         };
-        let mut new = &self.noise[0] * self.scheduler.init_noise_sigma();
+        let (mut new, mut states) = (&self.noise[0] * self.scheduler.init_noise_sigma(), vec![]);
         for index in 0..self.scheduler.timesteps().len() {
-            let window = self.noised_window(&new, index);
-            let answer = sampling.join(&sampling.predict(&window, index)?).narrow(2, frames - 1, 1);
+            let window = if cached { new.shallow_clone() } else { self.noised_window(&new, index) };
+            let before = self.context.iter().filter_map(|c| c.states.get(index));
+            let memory = cached.then(|| Memory::after(before));
+            let raw = sampling.predict(&window, index, memory.as_ref())?;
+            states.extend(memory.map(|memory| memory.into_states(1)).transpose()?);
+            let answer = sampling.join(&raw).narrow(2, frames - 1, 1);
             let step =
                 self.scheduler.step(&answer.to_kind(Kind::Float), index, &new, self.noise.get(index + 1))?;
             new = step.prev;
         }
-        Ok(new)
+        Ok((new, states))
     }
 
     /// The context's clean latents with this step's noise, then the new frame's.
@@ -261,11 +295,9 @@ impl LcmGenerator {
 fn banks(
     stack: &Stack,
     unet: &UNet,
-    place: Place,
     scheduler: &dyn Scheduler,
     latents: &Tensor,
 ) -> Result<Vec<ProjectedBank>> {
-    let _precision = place.precision();
     scheduler.timesteps().iter().map(|&t| unet.project(&stack.features(latents, t)?)).collect()
 }
 

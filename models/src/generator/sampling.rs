@@ -2,6 +2,7 @@
 
 use crate::{
     error::{ModelError, Result},
+    nn::Memory,
     reference::ProjectedBank,
     scheduler::{Scheduler, Step},
     stack::Stack,
@@ -34,9 +35,11 @@ impl Sampling<'_> {
     /// The U-Net's raw answers at step `index`, one per window:
     /// `[1 or 2, c, window, h, w]`, the unconditional one first.
     ///
+    /// A `memory` goes with one window only.
+    ///
     /// # Errors
     /// [`ModelError`] for tensors that do not fit together.
-    pub fn predict(&self, latents: &Tensor, index: usize) -> Result<Vec<Tensor>> {
+    pub fn predict(&self, latents: &Tensor, index: usize, memory: Option<&Memory>) -> Result<Vec<Tensor>> {
         let (Some(&t), Some(bank)) = (self.scheduler.timesteps().get(index), self.banks.get(index)) else {
             return Err(ModelError::Input(format!("step {index} has no timestep or no reference bank")));
         };
@@ -45,7 +48,7 @@ impl Sampling<'_> {
             let frames = Tensor::from_slice(window).to_device(latents.device());
             let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
             let residuals = self.stack.residuals(&own, t, &poses, self.controlnet_scale)?;
-            self.stack.predict(&own, t, &residuals, bank, self.guided())
+            self.stack.predict(&own, t, &residuals, bank, self.guided(), memory)
         };
         self.windows.iter().map(each).collect()
     }
@@ -83,7 +86,7 @@ impl Sampling<'_> {
     /// # Errors
     /// As [`Sampling::predict`] and [`Scheduler::step`].
     pub fn step(&self, latents: &Tensor, index: usize, noise: Option<&Tensor>) -> Result<Step> {
-        let guided = self.join(&self.predict(latents, index)?);
+        let guided = self.join(&self.predict(latents, index, None)?);
         self.scheduler.step(&guided, index, latents, noise)
     }
 }

@@ -30,6 +30,11 @@ impl KeysValues {
         Self { keys: repeat(&self.keys), values: repeat(&self.values) }
     }
 
+    /// Both sums; `other` may have one row for all.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        Self { keys: &self.keys + &other.keys, values: &self.values + &other.values }
+    }
+
     /// `count` rows from `first` on.
     pub(crate) fn rows(&self, first: i64, count: i64) -> Self {
         Self { keys: self.keys.narrow(0, first, count), values: self.values.narrow(0, first, count) }
@@ -91,13 +96,17 @@ impl Attention {
 
     /// `x` `[rows, n, channels]` attends to `context` `[rows, m, context]`.
     pub fn forward(&self, x: &Tensor, context: &Tensor) -> Tensor {
-        let from = self.keys_values(context);
+        self.read(x, &self.keys_values(context))
+    }
+
+    /// `x` `[rows, n, channels]` attends to keys and values.
+    pub fn read(&self, x: &Tensor, from: &KeysValues) -> Tensor {
         if from.keys.size()[2] == 1 {
             // One key takes all the weight: no need to look at the queries.
             let out = from.values.transpose(1, 2).flatten(2, 3);
             return self.to_out.forward(&out).expand_as(x);
         }
-        self.to_out.forward(&Self::attend(&self.queries(x), &from))
+        self.to_out.forward(&Self::attend(&self.queries(x), from))
     }
 
     /// Self-attention in which the samples from `first_sample` on also see the

@@ -2,8 +2,8 @@
 //! ControlNet and the appearance encoder share.
 
 use super::{
-    Downsample, MotionModule, ResnetBlock, ResnetSizes, SpatialTransformer, TransformerSizes,
-    TruncatedTransformer, Upsample,
+    Downsample, GroupNorm, Memory, MotionModule, ResnetBlock, ResnetSizes, SpatialTransformer,
+    TransformerSizes, TruncatedTransformer, Upsample,
 };
 use crate::{error::Result, reference::Features, unet::UNetConfig, vars::Vars};
 use tch::Tensor;
@@ -13,14 +13,23 @@ use tch::Tensor;
 pub struct Pass<'a> {
     /// Frames per sample; activations are `[b·frames, c, h, w]`, frames of a sample adjacent.
     pub frames: i64,
-    /// Frames whose statistics the resnets' norms pool: `frames`, or 1.
-    pub pooled: i64,
+    /// Whether the resnets' norms pool the statistics of all frames that are seen together.
+    pub pooled: bool,
+    /// Frames before these, and what these leave.
+    pub memory: Option<&'a Memory<'a>>,
     /// SiLU of the time embedding, `[1 or b, 4·c0]`.
     pub time: Tensor,
     /// Text embedding, `[1 or b, n, d]`.
     pub text: &'a Tensor,
     /// Reference attention.
     pub features: Features<'a>,
+}
+
+impl Pass<'_> {
+    /// A resnet's norm of `[b·frames, c, h, w]`.
+    pub(crate) fn normalised(&self, norm: &GroupNorm, x: &Tensor) -> Tensor {
+        if self.pooled { norm.forward_pooled(x, self.frames, self.memory) } else { norm.forward(x) }
+    }
 }
 
 /// Sizes shared by all levels.
@@ -90,7 +99,7 @@ impl Layer {
             x = attention.forward(&x, pass);
         }
         match &self.motion {
-            Some(motion) => motion.forward(&x, pass.frames),
+            Some(motion) => motion.forward(&x, pass.frames, pass.memory),
             None => x,
         }
     }

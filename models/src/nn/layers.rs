@@ -1,5 +1,6 @@
 //! The four layers that everything else is built of.
 
+use super::Memory;
 use crate::{
     error::Result,
     vars::{Init, Vars},
@@ -38,7 +39,7 @@ impl Conv2d {
         bias: bool,
     ) -> Result<Self> {
         let init = Init::FanIn(inputs * kernel * kernel);
-        let weight = vars.get("weight", &[outputs, inputs, kernel, kernel], init)?;
+        let weight = vars.kernel("weight", &[outputs, inputs, kernel, kernel], init)?;
         let bias = bias.then(|| vars.get("bias", &[outputs], init)).transpose()?;
         Ok(Self { weight, bias, stride, padding })
     }
@@ -48,7 +49,7 @@ impl Conv2d {
     /// # Errors
     /// As [`Vars::get`].
     pub fn zeroed(vars: &Vars, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        let weight = vars.get("weight", &[outputs, inputs, kernel, kernel], Init::Const(0.0))?;
+        let weight = vars.kernel("weight", &[outputs, inputs, kernel, kernel], Init::Const(0.0))?;
         let bias = Some(vars.get("bias", &[outputs], Init::Const(0.0))?);
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
     }
@@ -125,15 +126,27 @@ impl GroupNorm {
     }
 
     /// `[b·frames, channels, h, w]`, frames of a sample adjacent; statistics run over
-    /// all frames of a sample, as a norm of the 5-D video tensor does.
-    pub fn forward_pooled(&self, x: &Tensor, frames: i64) -> Tensor {
-        if frames == 1 {
+    /// all frames of a sample, as a norm of the 5-D video tensor does, and over those in
+    /// `memory`, if any.
+    pub fn forward_pooled(&self, x: &Tensor, frames: i64, memory: Option<&Memory>) -> Tensor {
+        if frames == 1 && memory.is_none() {
             return self.forward(x);
         }
         let (rows, channels, h, w) = x.size4().unwrap_or_default();
         let (b, g) = (rows / frames, self.groups);
         let wide = x.to_kind(Kind::Float);
-        let (var, mean) = wide.reshape([b, frames, g, -1]).var_mean_correction(&[1i64, 3][..], 0, true);
+        let values = wide.reshape([b, frames, g, -1]);
+        let (mean, var) = match memory {
+            None => {
+                let (var, mean) = values.var_mean_correction(&[1i64, 3][..], 0, false);
+                (mean, var)
+            }
+            Some(memory) => {
+                let (var, mean) = values.var_mean_correction(&[3i64][..], 0, false);
+                memory.pooled(&mean, &var)
+            }
+        };
+        let (mean, var) = (mean.view([b, 1, g, 1]), var.view([b, 1, g, 1]));
         // One multiply-add per value: y = x·a + shift with a, shift per sample and channel.
         let a = (var + self.eps).rsqrt() * self.weight.to_kind(Kind::Float).view([1, 1, g, -1]);
         let shift = self.bias.to_kind(Kind::Float).view([1, 1, g, -1]) - mean * &a;

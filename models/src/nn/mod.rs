@@ -4,6 +4,7 @@ mod attention;
 mod blocks;
 pub mod embeddings;
 mod layers;
+mod memory;
 mod motion;
 mod resnet;
 
@@ -13,5 +14,6 @@ pub use attention::{
 pub use blocks::{DownBlock, MidBlock, Pass, UpBlock};
 pub use embeddings::{TimeEmbedding, Timesteps};
 pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use memory::{FrameStates, Memory};
 pub use motion::{MOTION_GROUPS, MotionModule};
 pub use resnet::{Downsample, ResnetBlock, ResnetSizes, Upsample};

@@ -1,6 +1,6 @@
 //! Attention over time (`magicanimate/models/motion_module.py`).
 
-use super::{Attention, FeedForward, GroupNorm, LayerNorm, Linear, embeddings::positions};
+use super::{Attention, FeedForward, GroupNorm, LayerNorm, Linear, Memory, embeddings::positions};
 use crate::{error::Result, unet::MotionConfig, vars::Vars};
 use tch::Tensor;
 
@@ -33,8 +33,8 @@ impl MotionModule {
         })
     }
 
-    /// `[b·frames, channels, h, w]` → same.
-    pub fn forward(&self, x: &Tensor, frames: i64) -> Tensor {
+    /// `[b·frames, channels, h, w]` → same; the frames see each other and those in `memory`.
+    pub fn forward(&self, x: &Tensor, frames: i64, memory: Option<&Memory>) -> Tensor {
         let (_, channels, h, w) = x.size4().unwrap_or_default();
         let video = self.norm.forward(x).reshape([-1, frames, channels, h * w]);
         // Pixels become the batch and frames the tokens for the whole module. Of one frame
@@ -42,7 +42,7 @@ impl MotionModule {
         let tokens = video.permute([0, 3, 1, 2]).reshape([-1, frames, channels]).contiguous();
         let mut tokens = self.proj_in.forward(&tokens);
         for block in &self.blocks {
-            tokens = block.forward(&tokens);
+            tokens = block.forward(&tokens, memory);
         }
         let video = self.proj_out.forward(&tokens).view([-1, h * w, frames, channels]);
         x + video.permute([0, 2, 3, 1]).reshape(x.size())
@@ -67,10 +67,10 @@ impl TemporalBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, memory: Option<&Memory>) -> Tensor {
         let mut x = x.shallow_clone();
         for attention in &self.attentions {
-            x = &x + attention.forward(&x);
+            x = &x + attention.forward(&x, memory);
         }
         &x + self.ff.forward(&self.ff_norm.forward(&x))
     }
@@ -103,11 +103,25 @@ impl TemporalAttention {
     }
 
     /// `[pixels, frames, channels]` → same, without residual.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let mut x = self.norm.forward(x);
-        if let Some(table) = &self.positions {
-            x = &x + table.narrow(1, 0, x.size()[1]);
-        }
-        self.attention.forward(&x, &x)
+    fn forward(&self, x: &Tensor, memory: Option<&Memory>) -> Tensor {
+        let x = self.norm.forward(x);
+        let frames = x.size()[1];
+        let positions = |first: i64, count: i64| self.positions.as_ref().map(|p| p.narrow(1, first, count));
+        let placed = |x: &Tensor, first: i64| match positions(first, frames) {
+            Some(own) => x + own,
+            None => x.shallow_clone(),
+        };
+        let Some(memory) = memory else {
+            let x = placed(&x, 0);
+            return self.attention.forward(&x, &x);
+        };
+        // What is kept has no position yet: a frame's slot changes when older ones leave the ring.
+        let all = memory.attended(self.attention.keys_values(&x));
+        let seen = all.keys.size()[2];
+        let all = match positions(0, seen) {
+            Some(table) => all.plus(&self.attention.keys_values(&table)),
+            None => all,
+        };
+        self.attention.read(&placed(&x, seen - frames), &all)
     }
 }

@@ -47,9 +47,9 @@ impl ResnetBlock {
 
     /// `[b·f, inputs, h, w]` → `[b·f, outputs, h, w]`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward_pooled(x, pass.pooled).silu());
+        let h = self.conv1.forward(&pass.normalised(&self.norm1, x).silu());
         let h = h + self.time(pass);
-        let h = self.conv2.forward(&self.norm2.forward_pooled(&h, pass.pooled).silu());
+        let h = self.conv2.forward(&pass.normalised(&self.norm2, &h).silu());
         match &self.conv_shortcut {
             Some(conv) => conv.forward(x) + h,
             None => x + h,

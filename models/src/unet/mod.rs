@@ -10,7 +10,8 @@ use crate::{
     controlnet::ControlNetResiduals,
     error::{ModelError, Result},
     nn::{
-        Conv2d, DownBlock, GroupNorm, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps, UpBlock,
+        Conv2d, DownBlock, GroupNorm, Memory, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps,
+        UpBlock,
     },
     reference::{Bank, Features, ProjectedBank, Reference},
     vars::Vars,
@@ -100,8 +101,25 @@ impl UNet {
         controlnet: Option<&ControlNetResiduals>,
         reference: Option<&Reference>,
     ) -> Result<Tensor> {
+        self.forward_after(sample, timestep, text, controlnet, reference, None)
+    }
+
+    /// As [`UNet::forward`], for frames that stand behind those in `memory` in one window. Memory and `sample`
+    /// must be of the same size, timestep and samples.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`]. Whether the memory was this network's tells [`Memory::into_states`].
+    pub fn forward_after(
+        &self,
+        sample: &Tensor,
+        timestep: &Tensor,
+        text: &Tensor,
+        controlnet: Option<&ControlNetResiduals>,
+        reference: Option<&Reference>,
+        memory: Option<&Memory>,
+    ) -> Result<Tensor> {
         let [b, c, f, h, w] = video_size(sample)?;
-        self.check_input(c, f)?;
+        self.check_input(c, f + memory.map_or(0, Memory::frames))?;
         let timestep = check_conditions(timestep, text, b, self.config.cross_attention_dim)?;
         let reading = match reference {
             Some(reference) => reference.reading(b, |name| self.attention_width(name))?,
@@ -109,7 +127,8 @@ impl UNet {
         };
         let pass = Pass {
             frames: f,
-            pooled: if self.config.norm_per_frame { 1 } else { f },
+            pooled: !self.config.norm_per_frame,
+            memory,
             time: self.time_embedding.forward(&timestep).silu(),
             text,
             features: reading.map_or(Features::Off, Features::Read),
@@ -136,7 +155,7 @@ impl UNet {
         for block in &self.up_blocks {
             x = block.forward(x, &mut skips, pass);
         }
-        Ok(self.conv_out.forward(&self.conv_norm_out.forward_pooled(&x, pass.pooled).silu()))
+        Ok(self.conv_out.forward(&pass.normalised(&self.conv_norm_out, &x).silu()))
     }
 
     /// Multiplies a bank with this network's key and value weights, once per

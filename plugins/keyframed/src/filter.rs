@@ -17,6 +17,11 @@ pub trait Filter: ElementImpl {
     /// Downstream asks.
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool;
 
+    /// An event has come from downstream.
+    fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
     /// The source pad is switched on (before the sink pad) or off, in push mode.
     fn src_activate(&self, _pad: &gst::Pad, _active: bool) -> Result<(), gst::LoggableError> {
         Ok(())
@@ -41,6 +46,9 @@ pub fn pads<T: Filter>(templates: [gst::PadTemplate; 2], flags: gst::PadFlags) -
             T::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
         });
     let src = src
+        .event_function(|pad, parent, event| {
+            T::catch_panic_pad_function(parent, || false, |this| this.src_event(pad, event))
+        })
         .query_function(|pad, parent, query| {
             T::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
         })

@@ -17,6 +17,8 @@ pub mod filminterpolate;
 mod filter;
 pub mod keyposeselect;
 pub mod lcmanimate;
+
+mod load;
 mod loading;
 mod models;
 mod params;

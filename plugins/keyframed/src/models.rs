@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use keyframed_engine::KeyframeGenerator;
 
+use crate::lcmanimate::ContextMode;
+
 #[cfg(feature = "torch")]
 mod torch;
 #[cfg(feature = "torch")]
@@ -21,6 +23,7 @@ pub struct Tuning {
     pub guidance_scale: Option<f64>,
     pub lora_scale: Option<f64>,
     pub context_frames: Option<u32>,
+    pub context_mode: ContextMode,
     pub seed: u64,
 }
 

@@ -205,6 +205,27 @@ fn rate_control_follows_the_motion() {
 }
 
 #[test]
+fn what_the_generator_sustains_holds_key_poses_back() {
+    // Motion in every frame, at random: 25 key poses a second if nothing holds them back.
+    let keys_of = |every_ms: Option<u64>| {
+        let mut h = harness("lambda=0.001 window=100");
+        if let Some(ms) = every_ms {
+            let load =
+                gst::Structure::builder("keyframed-load").field("key-interval", ms * 1_000_000).build();
+            assert!(h.push_upstream_event(gst::event::CustomUpstream::new(load)));
+        }
+        let greys: Vec<u8> = (0..500u32).map(|i| ((i * i * 31 + i * 17) % 200) as u8).collect();
+        push(&mut h, &greys, 0);
+        let lambda = h.element().unwrap().property::<gst::Structure>("stats").get::<f64>("lambda").unwrap();
+        (keys(&mut h).len(), lambda)
+    };
+    let ((all, fixed), (few, raised)) = (keys_of(None), keys_of(Some(200)));
+    assert!(all > 450 && fixed == 0.001, "{all} {fixed}");
+    assert!((80..=160).contains(&few) && raised > 0.01, "{few} key poses in 20 s, λ {raised}");
+    assert_eq!(keys_of(Some(10)), (all, fixed), "a generator that keeps up changes nothing");
+}
+
+#[test]
 fn latency_is_one_frame() {
     init();
     let mut h = Harness::new_parse("keyposeselect");

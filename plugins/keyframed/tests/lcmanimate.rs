@@ -445,6 +445,35 @@ fn latency_is_measured_and_declared() {
     assert_eq!(f.h.query_latency(), Some(40 * MS + gst::ClockTime::from_nseconds(declared)));
 }
 
+/// What upstream is told of how often key poses may come, nanoseconds.
+fn told(h: &mut Harness) -> Vec<u64> {
+    let events = std::iter::from_fn(|| h.try_pull_upstream_event());
+    events
+        .filter_map(|event| match event.view() {
+            gst::EventView::CustomUpstream(event) => {
+                event.structure().filter(|s| s.name() == "keyframed-load")?.get("key-interval").ok()
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn upstream_is_told_how_often_key_poses_may_come() {
+    for live in [true, false] {
+        let mut f = Fixture::new(live, |_| {});
+        for n in 0..8 {
+            f.pose(n);
+            f.h.pull().unwrap();
+        }
+        let told = told(&mut f.h);
+        // Not the first, which waits for what is rare; offline nothing is held back.
+        assert_eq!(told.is_empty(), !live, "{told:?}");
+        let busy = f.stat("busy-time");
+        assert!(told.iter().all(|&every| every > 0 && every < 2 * busy), "{told:?} of {busy}");
+    }
+}
+
 #[test]
 fn flush_forgets_the_context_and_goes_on() {
     let mut f = Fixture::new(false, |_| {});

@@ -37,7 +37,7 @@ pub fn resolve(
         model,
         device: text(&keys.device, "auto"),
         dtype: text(&keys.dtype, "auto"),
-        context_mode: get(&keys.context_mode).unwrap_or("recompute").into(),
+        context_mode: get(&keys.context_mode).unwrap_or("cache").into(),
         params: Params {
             lambda: get(&keys.lambda).unwrap_or(select.lambda),
             window_frames: get(&keys.window_frames).unwrap_or(select.window),

@@ -120,7 +120,7 @@ impl Stage for FilmStage<'_> {
             let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
             let (x0, x1) = (self.network.pyramid(&first), self.network.pyramid(&last));
             let motion = self.network.motion(&x0, &x1);
-            self.network.at_each(&x0, &x1, &motion, &time)
+            self.network.at_each(&motion, &time)
         };
         let error = between.image.to_kind(Kind::Float) - &truth;
         let across = error.slice(3, 1, None, 1) - error.slice(3, None, -1, 1);

@@ -21,7 +21,9 @@
  * ## Rate control
  *
  * With `target-key-rate` above 0, λ follows the motion to give about so many key poses a second; `lambda` is
- * then where it starts. `stats` tells the λ in force.
+ * then where it starts. In live pipelines `lcmanimate` tells upstream how often it can be given a key pose (the
+ * custom event `keyframed-load`); if the key poses come more often, λ rises until they do not. `stats` tells the λ
+ * in force.
  *
  * ## Live and offline
  *
@@ -54,7 +56,7 @@ use keyframed_engine::{Decision, SelectConfig, SelectStats, Selector, pose};
 
 use crate::{
     filter::{self, Filter},
-    params,
+    load, params,
     video::{read_frame, rgb_caps},
 };
 
@@ -309,6 +311,17 @@ impl Filter for KeyPoseSelect {
             _ => {}
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
+    fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        let Some(interval) = load::interval(&event) else {
+            return gst::Pad::event_default(pad, Some(&*self.obj()), event);
+        };
+        gst::debug!(CAT, obj = pad, "Key poses are wanted every {}", gst::ClockTime::from_nseconds(interval));
+        if let Some(state) = self.state().as_mut() {
+            state.selector.set_sustained(interval);
+        }
+        true
     }
 
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {

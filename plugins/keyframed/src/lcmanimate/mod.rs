@@ -31,8 +31,11 @@ pub enum Leaky {
 #[enum_type(name = "GstLcmAnimateContextMode")]
 #[repr(i32)]
 pub enum ContextMode {
-    /// As MagicAnimate does.
+    /// Keeps what each key frame left: a new one costs one frame whatever the context.
     #[default]
+    #[enum_value(name = "Keep what each key frame left and run the new one alone", nick = "cache")]
+    Cache,
+    /// As MagicAnimate does.
     #[enum_value(name = "Noise the context again and run the whole window", nick = "recompute")]
     Recompute,
 }

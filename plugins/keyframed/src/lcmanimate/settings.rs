@@ -1,7 +1,7 @@
 //! Properties of `lcmanimate`.
 use gst::{glib, prelude::*};
 
-use super::{ContextMode, Dtype, Leaky};
+use super::{Dtype, Leaky};
 use crate::models::{EMBEDDED, Tuning};
 
 /// Value of a number property that stands for the model's default.
@@ -13,7 +13,6 @@ pub struct Settings {
     pub model: String,
     pub reference: Option<String>,
     pub tuning: Tuning,
-    pub context_mode: ContextMode,
     pub device: String,
     pub dtype: Dtype,
     pub leaky: Leaky,
@@ -25,7 +24,6 @@ impl Default for Settings {
             model: EMBEDDED.into(),
             reference: None,
             tuning: Tuning::default(),
-            context_mode: ContextMode::default(),
             device: "auto".into(),
             dtype: Dtype::default(),
             leaky: Leaky::default(),
@@ -60,7 +58,7 @@ impl Settings {
                     known(value.get::<i32>(), |n| *n >= 0)?.and_then(|n| u32::try_from(n).ok());
             }
             "seed" => self.tuning.seed = value.get()?,
-            "context-mode" => self.context_mode = value.get()?,
+            "context-mode" => self.tuning.context_mode = value.get()?,
             "dtype" => self.dtype = value.get()?,
             "leaky" => self.leaky = value.get()?,
             _ => {}
@@ -85,7 +83,7 @@ impl Settings {
                 frames.and_then(|n| i32::try_from(n).ok()).unwrap_or(-1).to_value()
             }
             "seed" => tuning.seed.to_value(),
-            "context-mode" => self.context_mode.to_value(),
+            "context-mode" => tuning.context_mode.to_value(),
             "dtype" => self.dtype.to_value(),
             "leaky" => self.leaky.to_value(),
             _ => return None,
@@ -134,7 +132,7 @@ pub fn properties() -> Vec<glib::ParamSpec> {
             .default_value(-1)
             .mutable_playing()
             .build(),
-        glib::ParamSpecEnum::builder_with_default("context-mode", default.context_mode)
+        glib::ParamSpecEnum::builder_with_default("context-mode", default.tuning.context_mode)
             .nick("Context mode")
             .blurb("How earlier key frames are taken into account")
             .mutable_ready()

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyframed_engine::{Frame, Mailbox, Policy};
+use keyframed_engine::{Frame, Mailbox, Policy, rate::Capacity};
 
 use super::job::Job;
 use crate::{
@@ -16,7 +16,9 @@ use crate::{
 /// Longest latency that is declared. A machine that needs longer for a key frame shows it late rather than
 /// making everything wait for it.
 const MOST_LATENCY: Duration = Duration::from_secs(2);
-/// Steps in which the declared latency grows.
+/// Two of these without a slow key frame, and the declared latency shrinks.
+const SPELL: Duration = Duration::from_secs(20);
+/// Steps in which the declared latency changes.
 const LATENCY_STEP: u64 = 10_000_000;
 
 /// Counts since the start.
@@ -41,27 +43,54 @@ pub struct Latency {
     pub declared: u64,
     /// Key poses that came before have waited for what is rare: the model, the first key frame, a new reference.
     steady: Option<Instant>,
+    /// The slowest key frame of the present spell and of the one before.
+    slowest: [u64; 2],
+    /// When the present spell began.
+    spell: Option<Instant>,
 }
 
 impl Latency {
-    /// Notes that the key frame of a key pose that came at `since` is there at `now`; whether more must be declared.
+    /// Notes that the key frame of a key pose that came at `since` is there at `now`; whether another latency must be
+    /// declared. One that is too short grows at once; one that was much too long for a while shrinks.
     pub fn observe(&mut self, since: Instant, now: Instant) -> bool {
         let steady = *self.steady.get_or_insert(now);
         let took = now.duration_since(since).min(MOST_LATENCY);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        if since < steady || took <= self.declared {
+        if since < steady {
             return false;
         }
-        // A quarter more, so that it does not grow with every key frame.
-        let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
-        self.declared = ((took + took / 4) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most);
+        let calm = self.note(took, now);
+        if took <= self.declared && calm.is_none_or(|slowest| declaration(slowest) >= self.declared / 3 * 2) {
+            return false;
+        }
+        self.declared = declaration(calm.unwrap_or(took).max(took));
         true
+    }
+
+    /// At the end of a spell, the slowest key frame of two whole ones.
+    fn note(&mut self, took: u64, now: Instant) -> Option<u64> {
+        let spell = *self.spell.get_or_insert(now);
+        self.slowest[0] = self.slowest[0].max(took);
+        if now.duration_since(spell) < SPELL {
+            return None;
+        }
+        self.spell = Some(now);
+        let slowest = self.slowest;
+        self.slowest = [0, slowest[0]];
+        // Before the first spell there was none.
+        slowest.iter().all(|&s| s > 0).then(|| slowest[0].max(slowest[1]))
     }
 
     /// What comes next takes longer, once.
     pub fn disturb(&mut self) {
         self.steady = None;
     }
+}
+
+/// What to declare if the slowest key frame took so long: a quarter more, so that it does not change with each.
+fn declaration(slowest: u64) -> u64 {
+    let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
+    ((slowest + slowest / 4) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most)
 }
 
 /// Exists from READY to PAUSED to READY.
@@ -91,6 +120,8 @@ pub struct State {
     pub reference: Option<PathBuf>,
     pub loaded: bool,
     pub latency: Latency,
+    /// How often key poses may come.
+    pub capacity: Capacity,
     pub counts: Counts,
 }
 
@@ -120,6 +151,7 @@ impl State {
             reference: None,
             loaded: false,
             latency: Latency::default(),
+            capacity: Capacity::default(),
             counts: Counts::default(),
         }
     }
@@ -143,5 +175,13 @@ mod tests {
         assert!(!latency.observe(at(4500), at(5500)) && !latency.observe(at(5400), at(6000)));
         assert!(latency.observe(at(6000), at(16_000)));
         assert_eq!(latency.declared, 2_000_000_000, "no more than that");
+        let mut told = vec![];
+        for ms in (20_000..120_000).step_by(100) {
+            if latency.observe(at(ms - 300), at(ms)) {
+                told.push((ms, latency.declared));
+            }
+        }
+        // After two whole spells, once, to what is true now.
+        assert!(matches!(told[..], [(20_000..=70_000, 380_000_000)]), "{told:?}");
     }
 }

@@ -14,6 +14,7 @@ use super::{
     state::Worker,
 };
 use crate::{
+    load,
     models::{Animator, describe},
     params,
     video::write_frame,
@@ -188,18 +189,30 @@ impl LcmAnimate {
         frame: &Frame,
         took: Duration,
     ) -> Result<(), gst::FlowError> {
-        let (info, grown) = {
+        let (info, latency, sustained) = {
             let mut guard = self.state();
             let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.counts.generated += 1;
             (state.counts.last, state.counts.failed_running) = (took, 0);
             state.counts.busy += took;
-            let grown = state.live && state.latency.observe(pose.since, Instant::now());
-            (state.out_info.clone(), grown.then_some(state.latency.declared))
+            let changed = state.live && state.latency.observe(pose.since, Instant::now());
+            let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            // The first also waits for what is prepared once.
+            let steady = state.live && state.counts.generated > 1;
+            let sustained = if steady { state.capacity.observe(took) } else { None };
+            (state.out_info.clone(), changed.then_some(state.latency.declared), sustained)
         };
-        if let Some(latency) = grown {
+        if let Some(interval) = sustained {
+            // Nobody upstream may care.
+            let _ = self.sinkpad.push_event(load::event(interval));
+        }
+        if let Some(latency) = latency {
             let latency = gst::ClockTime::from_nseconds(latency);
-            gst::info!(CAT, imp = self, "Key frames take longer than declared: latency is {latency} now");
+            gst::info!(
+                CAT,
+                imp = self,
+                "Key frames take another time than declared: latency is {latency} now"
+            );
             let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
         let info = info.ok_or(gst::FlowError::NotNegotiated)?;

@@ -1,0 +1,195 @@
+//! What a model costs on this machine: operations counted, time measured.
+
+use crate::{
+    checkpoint::{ModelDir, Role},
+    device::{Place, Placement, Work},
+    error::{ModelError, Result},
+    generator::{FilmInterpolator, LcmGenerator, Settings},
+    stack::Stack,
+    torch_ext::operations,
+    unet::UNetConfig,
+};
+use keyframed_engine::{Frame, Interpolator, KeyframeGenerator};
+use std::time::{Duration, Instant};
+use tch::{Cuda, Device, Kind, Tensor};
+
+/// One piece of work, done several times.
+#[derive(Debug, Clone)]
+pub struct Cost {
+    /// What it is.
+    pub name: &'static str,
+    /// Additions and multiplications of its products, in 10⁹, counted in one run.
+    pub gflop: f64,
+    /// Half of the runs took at most so long, milliseconds.
+    pub median_ms: f64,
+    /// 95 of 100 took at most so long.
+    pub p95_ms: f64,
+    /// Runs.
+    pub runs: usize,
+}
+
+impl Cost {
+    /// 10⁹ operations a second in the median run.
+    pub fn gflop_per_s(&self) -> f64 {
+        self.gflop / self.median_ms * 1e3
+    }
+}
+
+/// What [`measure`] found.
+#[derive(Debug, Clone)]
+pub struct Costs {
+    /// The best that convolutions reach here, 10⁹ operations a second, in the number format of the networks.
+    pub peak_gflop_per_s: f64,
+    /// Networks of the generator, each once: of one denoising step, of a key frame, or of a reference.
+    pub networks: Vec<Cost>,
+    /// A key frame, from pose picture to picture.
+    pub key_frame: Cost,
+    /// Bytes of the context ring, full.
+    pub context_bytes: usize,
+    /// The first in-between of a pair of key frames, and each further one; empty without FILM.
+    pub in_betweens: Vec<Cost>,
+    /// Threads of one operation of the generator.
+    pub threads: usize,
+    /// Whether products are made in bfloat16.
+    pub reduced: bool,
+}
+
+/// Least and most runs of one piece of work.
+const RUNS: (usize, usize) = (5, 200);
+
+/// Loads `model` and times everything that makes a key frame and an in-between, each for about `each`, placed as
+/// `placement` says.
+///
+/// # Errors
+/// Whatever is wrong with the model, the settings or the device.
+pub fn measure(
+    model: &ModelDir,
+    settings: &Settings,
+    placement: impl Fn(Work) -> Placement,
+    each: Duration,
+) -> Result<Costs> {
+    let (beside, placement) = (placement(Work::InBetweens), placement(Work::KeyFrames));
+    let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
+    let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
+    let timer = Timer { each, device: place.device };
+    let peak_gflop_per_s = convolution_peak(place, &timer);
+    let networks = networks(model, settings, place, &timer)?;
+    let (key_frame, context_bytes) = key_frame(model, settings, placement, &timer)?;
+    let in_betweens = match model.has(Role::Film) {
+        true => in_betweens(model, beside, &timer)?,
+        false => vec![],
+    };
+    let (threads, reduced) = (place.threads(), place.is_reduced());
+    Ok(Costs { peak_gflop_per_s, networks, key_frame, context_bytes, in_betweens, threads, reduced })
+}
+
+struct Timer {
+    each: Duration,
+    device: Device,
+}
+
+impl Timer {
+    fn once<T>(&self, work: &mut impl FnMut() -> Result<T>) -> Result<f64> {
+        let started = Instant::now();
+        work()?;
+        if let Device::Cuda(index) = self.device {
+            Cuda::synchronize(index as i64);
+        }
+        Ok(started.elapsed().as_secs_f64() * 1e3)
+    }
+
+    fn time<T>(&self, name: &'static str, mut work: impl FnMut() -> Result<T>) -> Result<Cost> {
+        // The first run prepares what later ones reuse; the second is counted.
+        self.once(&mut work)?;
+        let (counted, costs) = operations(|| self.once(&mut work));
+        counted?;
+        let (started, mut times) = (Instant::now(), vec![]);
+        while times.len() < RUNS.0 || (times.len() < RUNS.1 && started.elapsed() < self.each) {
+            times.push(self.once(&mut work)?);
+        }
+        times.sort_by(f64::total_cmp);
+        let rank = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
+        let gflop = costs.iter().map(|cost| cost.flop).sum::<f64>() / 1e9;
+        Ok(Cost { name, gflop, median_ms: rank(50), p95_ms: rank(95), runs: times.len() })
+    }
+}
+
+/// The best of three sizes that networks of this kind are made of.
+fn convolution_peak(place: Place, timer: &Timer) -> f64 {
+    let _running = place.enter();
+    let kind = if place.is_reduced() { Kind::BFloat16 } else { place.kind() };
+    let rate = |(channels, side, batch): (i64, i64, i64)| {
+        let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
+        let x = crate::torch_ext::channels_last(&random([batch, channels, side, side]));
+        let w = crate::torch_ext::channels_last(&random([channels, channels, 3, 3]));
+        let convolve = || Ok(x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1));
+        timer.time("convolution", convolve).map_or(0.0, |cost| cost.gflop_per_s())
+    };
+    [(64, 64, 1), (128, 32, 1), (320, 64, 4)].map(rate).into_iter().fold(0.0, f64::max)
+}
+
+fn networks(model: &ModelDir, settings: &Settings, place: Place, timer: &Timer) -> Result<Vec<Cost>> {
+    let _running = place.enter();
+    let stack = Stack::load(model, settings.lora_scale, place)?;
+    let image = model.manifest().image;
+    let (h, w, factor) = (i64::from(image.height), i64::from(image.width), stack.vae.downscale());
+    let random = |shape: &[i64]| Tensor::randn(shape, (place.kind(), place.device));
+    let picture = random(&[1, 3, h, w]);
+    let latents = random(&[1, stack.unet.config().in_channels, 1, h / factor, w / factor]);
+    let frame = latents.squeeze_dim(2);
+    let t = 499;
+    let bank = stack.unet.project(&stack.features(&frame, t)?)?;
+    let embedded = stack.controlnet.embed_condition(&picture)?;
+    let residuals = stack.residuals(&latents, t, &embedded, 1.0)?;
+    let guided = settings.guidance_scale > 1.0;
+    Ok(vec![
+        timer.time("pose embedding", || stack.controlnet.embed_condition(&picture))?,
+        timer.time("ControlNet", || stack.residuals(&latents, t, &embedded, 1.0))?,
+        timer.time("U-Net", || stack.predict(&latents, t, &residuals, &bank, guided, None))?,
+        timer.time("VAE decoder", || Ok(stack.vae.decode(&frame)))?,
+        timer.time("VAE encoder", || stack.vae.encode(&picture))?,
+        timer.time("appearance encoder", || stack.features(&frame, t))?,
+    ])
+}
+
+/// A picture that no two numbers share.
+fn picture(width: u32, height: u32, n: u32) -> Result<Frame> {
+    let value = |i: u32| (i.wrapping_mul(2_654_435_761).wrapping_add(n * 977) >> 24) as u8;
+    let data: Vec<u8> = (0..width * height * 3).map(value).collect();
+    Frame::new(width, height, data).map_err(|e| ModelError::Input(e.to_string()))
+}
+
+fn key_frame(
+    model: &ModelDir,
+    settings: &Settings,
+    placement: Placement,
+    timer: &Timer,
+) -> Result<(Cost, usize)> {
+    let failed = |e: keyframed_engine::GenerateError| ModelError::Input(e.to_string());
+    let mut generator = LcmGenerator::new(model, settings.clone(), placement)?;
+    let (width, height) = generator.size();
+    generator.set_reference(&picture(width, height, 0)?).map_err(failed)?;
+    // With its context full, as it is after the first moments of a stream.
+    for n in 1..generator.window() as u32 {
+        generator.generate(&picture(width, height, n)?, 0).map_err(failed)?;
+    }
+    let pose = picture(width, height, 99)?;
+    let cost = timer.time("key frame", || generator.generate(&pose, 0).map_err(failed))?;
+    Ok((cost, generator.context_bytes()))
+}
+
+fn in_betweens(model: &ModelDir, placement: Placement, timer: &Timer) -> Result<Vec<Cost>> {
+    let failed = |e: keyframed_engine::InterpolateError| ModelError::Input(e.to_string());
+    let mut film = FilmInterpolator::new(model, placement)?;
+    let image = model.manifest().image;
+    let frames: Vec<Frame> = (0..3).map(|n| picture(image.width, image.height, n)).collect::<Result<_>>()?;
+    let mut n = 0;
+    // As key frames follow each other: the second of one pair is the first of the next.
+    let first = timer.time("first of a pair", || {
+        n += 1;
+        film.interpolate(&frames[n % 3], &frames[(n + 1) % 3], 0.5).map_err(failed)
+    })?;
+    let further =
+        timer.time("each further", || film.interpolate(&frames[0], &frames[1], 0.3).map_err(failed))?;
+    Ok(vec![first, further])
+}

@@ -1,0 +1,196 @@
+//! The context ring: a new frame alone on what earlier ones left, against the whole window.
+
+mod common;
+mod tiny;
+
+use common::{assert_close, error, goldens, metadata, parsed, tensors, timestep, unet};
+use keyframed_engine::{Frame, KeyframeGenerator};
+use keyframed_models::{
+    ContextMode, LcmGenerator, ModelDir, ModelError, Placement, Settings, UNet, UNetConfig, nn::FrameStates,
+    nn::Memory,
+};
+use tch::Tensor;
+use tiny::Tiny;
+
+/// Of one denoising step, as the original's numbers are compared.
+const STEP: f64 = 1e-4;
+
+/// Every frame of the window alone on the states of those before it, which the whole window left.
+fn compare(unet: &UNet, sample: &Tensor, t: &Tensor, text: &Tensor) {
+    let run = |frames: &Tensor, memory: &Memory| {
+        unet.forward_after(frames, t, text, None, None, Some(memory)).unwrap()
+    };
+    let frames = sample.size()[2];
+    let plain = unet.forward(sample, t, text, None, None).unwrap();
+    let empty = Memory::after([]);
+    assert_close(&run(sample, &empty), &plain, STEP);
+    let states = empty.into_states(frames).unwrap();
+    assert_eq!(states.len(), frames);
+    // The last frame sees exactly what it saw in the window, in one piece or frame by frame.
+    let context = states.narrow(0, frames - 1);
+    let ring: Vec<FrameStates> = (0..frames - 1).map(|i| states.narrow(i, 1)).collect();
+    let last = sample.narrow(2, frames - 1, 1);
+    for memory in [Memory::after([&context]), Memory::after(&ring)] {
+        let alone = run(&last, &memory);
+        assert_close(&alone, &plain.narrow(2, frames - 1, 1), STEP);
+        let left = memory.into_states(1).unwrap();
+        let own = states.narrow(frames - 1, 1);
+        assert_eq!((left.len(), left.bytes()), (1, own.bytes()));
+    }
+    // So do the last two together.
+    let (two, context) = (sample.narrow(2, frames - 2, 2), states.narrow(0, frames - 2));
+    assert_close(&run(&two, &Memory::after([&context])), &plain.narrow(2, frames - 2, 2), STEP);
+    // And it matters: without its context, or with it in the wrong order, a frame comes out otherwise.
+    let backwards: Vec<&FrameStates> = ring.iter().rev().collect();
+    for wrong in [Memory::after([]), Memory::after(backwards)] {
+        assert!(error(&run(&last, &wrong), &plain.narrow(2, frames - 1, 1)) > 1e-3);
+    }
+}
+
+#[test]
+fn one_step_is_the_windows_in_the_originals_network() {
+    let Some(folder) = goldens() else { return };
+    let file = folder.join("unet3d_io.safetensors");
+    let (io, cases) = (tensors(&file), &metadata(&file)["cases"]);
+    let t = timestep(&cases["plain"]["timesteps"][0]);
+    let config: UNetConfig = parsed("unet3d");
+    for config in [UNetConfig { norm_per_frame: true, ..config.clone() }, config] {
+        let unet = unet(&folder, &config);
+        tch::no_grad(|| compare(&unet, &io["plain.sample"], &t, &io["encoder_hidden_states"]));
+    }
+}
+
+#[test]
+fn another_networks_context_is_refused() {
+    let Some(folder) = goldens() else { return };
+    let io = tensors(&folder.join("unet3d_io.safetensors"));
+    let (sample, text) = (&io["plain.sample"], &io["encoder_hidden_states"]);
+    let (t, config): (_, UNetConfig) = (Tensor::from_slice(&[501i64]), parsed("unet3d"));
+    let unet = unet(&folder, &config);
+    tch::no_grad(|| {
+        let run = |sample: &Tensor, memory: Memory| {
+            let made = unet.forward_after(sample, &t, text, None, None, Some(&memory));
+            made.and_then(|_| memory.into_states(sample.size()[2]))
+        };
+        let states = run(sample, Memory::after([])).unwrap();
+        // Latents of another size, and a window longer than the position table.
+        let small = sample.narrow(3, 0, sample.size()[3] / 2);
+        assert!(matches!(run(&small, Memory::after([&states])), Err(ModelError::Input(_))));
+        let most = config.max_frames().unwrap();
+        let many = std::iter::repeat_n(&states, (most / states.len() + 1) as usize);
+        assert!(matches!(run(sample, Memory::after(many)), Err(ModelError::Input(_))));
+    });
+}
+
+fn picture(seed: u32) -> Frame {
+    let data: Vec<u8> = (0..32 * 16 * 3).map(|i| ((i * 7 + seed * 31) % 256) as u8).collect();
+    Frame::new(32, 16, data).unwrap()
+}
+
+fn generator(dir: &tempfile::TempDir, settings: Settings) -> LcmGenerator {
+    LcmGenerator::new(&ModelDir::load(dir.path()).unwrap(), settings, Placement::default()).unwrap()
+}
+
+fn cached(dir: &tempfile::TempDir, context_frames: usize) -> Settings {
+    let settings = Settings::of(&ModelDir::load(dir.path()).unwrap());
+    Settings { context_mode: ContextMode::Cache, context_frames, ..settings }
+}
+
+fn animate(generator: &mut LcmGenerator, poses: impl IntoIterator<Item = u32>) -> Vec<Frame> {
+    poses.into_iter().map(|seed| generator.generate(&picture(seed), 0).unwrap()).collect()
+}
+
+#[test]
+fn the_ring_wraps_and_holds_no_more_than_its_frames() {
+    let dir = tempfile::tempdir().unwrap();
+    Tiny::new(dir.path());
+    for context_frames in [0, 1, 2, 5, 23] {
+        let mut generator = generator(&dir, cached(&dir, context_frames));
+        generator.set_reference(&picture(99)).unwrap();
+        let mut bytes = vec![];
+        for seed in 0..context_frames as u32 + 3 {
+            animate(&mut generator, [seed]);
+            bytes.push(generator.context_bytes());
+        }
+        let full = bytes[context_frames.saturating_sub(1)];
+        assert!(bytes[context_frames..].iter().all(|&b| b == full || context_frames == 0), "{bytes:?}");
+        assert_eq!(full == 0, context_frames == 0);
+        // Wrapped or not, the present depends on the last frames only through what they left.
+        let again = animate(&mut generator, [7, 7]);
+        assert_eq!(again[0] == again[1], context_frames == 0);
+    }
+    let many = Settings { context_frames: 24, ..cached(&dir, 0) };
+    assert!(generator(&dir, cached(&dir, 0)).set(many).is_err(), "the position table has 24 places");
+}
+
+/// As after a start: with the new setting from the beginning.
+#[test]
+fn changes_leave_the_ring_consistent() {
+    let dir = tempfile::tempdir().unwrap();
+    Tiny::new(dir.path());
+    let start = cached(&dir, 2);
+    let fresh = |settings: Settings, reference: u32| {
+        let mut generator = generator(&dir, settings);
+        generator.set_reference(&picture(reference)).unwrap();
+        animate(&mut generator, 0..4)
+    };
+    let mut generator = generator(&dir, start.clone());
+    generator.set_reference(&picture(99)).unwrap();
+    let first = animate(&mut generator, 0..4);
+    assert_eq!(fresh(start.clone(), 99), first, "the same every time");
+    generator.reset();
+    assert_eq!(animate(&mut generator, 0..4), first, "a stream restarts");
+    generator.set_reference(&picture(5)).unwrap();
+    assert_eq!(animate(&mut generator, 0..4), fresh(start.clone(), 5), "a new reference");
+    generator.set_reference(&picture(99)).unwrap();
+    animate(&mut generator, 0..2);
+    for changed in [
+        Settings { seed: 4, ..start.clone() },
+        Settings { steps: 3, ..start.clone() },
+        Settings { guidance_scale: 2.0, ..start.clone() },
+        Settings { context_mode: ContextMode::Recompute, ..start.clone() },
+        start.clone(),
+    ] {
+        generator.set(changed.clone()).unwrap();
+        assert_eq!(animate(&mut generator, 0..4), fresh(changed.clone(), 99), "{changed:?}");
+    }
+    // A longer or shorter context goes on from what is there.
+    generator.set(Settings { context_frames: 1, ..start.clone() }).unwrap();
+    let shorter = generator.context_bytes();
+    animate(&mut generator, 0..4);
+    assert_eq!(generator.context_bytes(), shorter);
+    generator.set(Settings { context_frames: 4, ..start }).unwrap();
+    animate(&mut generator, 0..4);
+    assert_eq!(generator.context_bytes(), 4 * shorter);
+}
+
+/// Where only one frame is in the context both modes see the same, so nothing but arithmetic differs.
+#[test]
+fn whole_sequences_begin_alike_in_both_modes() {
+    let dir = tempfile::tempdir().unwrap();
+    Tiny::new(dir.path());
+    let run = |context_mode| {
+        let mut generator = generator(&dir, Settings { context_mode, ..cached(&dir, 2) });
+        generator.set_reference(&picture(99)).unwrap();
+        animate(&mut generator, 0..3)
+    };
+    let (cache, recompute) = (run(ContextMode::Cache), run(ContextMode::Recompute));
+    assert_eq!(cache[0], recompute[0]);
+    assert_ne!(cache[2], recompute[2], "in a window earlier frames see later ones");
+}
+
+#[test]
+fn states_take_the_room_that_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(dir.path());
+    tiny.manifest.networks.unet.insert("norm_per_frame".into(), true.into());
+    tiny.write();
+    let mut generator = generator(&dir, cached(&dir, 1));
+    generator.set_reference(&picture(99)).unwrap();
+    animate(&mut generator, [0]);
+    // Latents 8×16 and 4×8 in two levels of 32 channels: one motion module down and two up at each level,
+    // two attentions in a module, keys and values, two steps, four bytes.
+    let values = [8 * 16, 4 * 8].map(|pixels| pixels * 32 * 3 * 2 * 2 * 2 * 4).iter().sum::<usize>();
+    let kept = (4 + 32) * 8 * 16 * 4;
+    assert_eq!(generator.context_bytes(), values + kept);
+}

@@ -1,0 +1,117 @@
+//! `keyframed bench`: what a model costs on this machine, and how it does live.
+
+mod live;
+mod table;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use keyframed_models::{
+    ContextMode, DeviceChoice, DtypeChoice, ModelDir, Placement, Settings,
+    bench::{Cost, Costs, measure},
+    device::share,
+};
+use serde_json::{Value, json};
+
+pub use live::Live;
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name or directory.
+    pub model: String,
+    /// Where.
+    pub device: DeviceChoice,
+    /// In which number format.
+    pub dtype: DtypeChoice,
+    /// Denoising steps; the model's if `None`.
+    pub steps: Option<usize>,
+    /// Context frames; the model's if `None`.
+    pub context_frames: Option<usize>,
+    /// How they are seen.
+    pub context_mode: ContextMode,
+    /// Threads of one operation; as many as it has live if `None`.
+    pub threads: Option<usize>,
+    /// Length of the live run; none if zero.
+    pub live: Duration,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Report {
+    model: String,
+    size: (u32, u32),
+    settings: Settings,
+    device: DeviceChoice,
+    costs: Costs,
+    live: Option<Live>,
+}
+
+/// Time spent on each piece of work before the live run.
+const EACH: Duration = Duration::from_secs(1);
+
+/// Measures.
+///
+/// # Errors
+/// What is wrong with the model, the device or the pipeline.
+pub fn run(plan: &Plan) -> anyhow::Result<Report> {
+    let model = ModelDir::find(&plan.model)?;
+    let default = Settings::of(&model);
+    let settings = Settings {
+        steps: plan.steps.unwrap_or(default.steps),
+        context_frames: plan.context_frames.unwrap_or(default.context_frames),
+        context_mode: plan.context_mode,
+        ..default
+    };
+    let placement = |work| {
+        let threads = Some(plan.threads.unwrap_or_else(|| share(work)));
+        Placement { device: plan.device, dtype: plan.dtype, threads }
+    };
+    let costs = measure(&model, &settings, placement, EACH)
+        .with_context(|| format!("measuring the model {}", plan.model))?;
+    let live = match plan.live.is_zero() {
+        true => None,
+        false => Some(live::run(plan, &settings)?),
+    };
+    let image = model.manifest().image;
+    let size = (image.width, image.height);
+    Ok(Report { model: plan.model.clone(), size, settings, device: plan.device, costs, live })
+}
+
+impl Report {
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let peak = self.costs.peak_gflop_per_s;
+        let cost = |cost: &Cost| {
+            json!({
+                "name": cost.name,
+                "gflop": cost.gflop,
+                "median_ms": cost.median_ms,
+                "p95_ms": cost.p95_ms,
+                "gflop_per_s": cost.gflop_per_s(),
+                "share_of_peak": cost.gflop_per_s() / peak,
+                "runs": cost.runs,
+            })
+        };
+        let list = |costs: &[Cost]| costs.iter().map(cost).collect::<Vec<_>>();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "model": self.model,
+            "width": self.size.0,
+            "height": self.size.1,
+            "device": self.device.to_string(),
+            "dtype": if self.costs.reduced { "bf16" } else { "f32" },
+            "threads": self.costs.threads,
+            "steps": self.settings.steps,
+            "context_frames": self.settings.context_frames,
+            "context_bytes": self.costs.context_bytes,
+            "peak_gflop_per_s": peak,
+            "networks": list(&self.costs.networks),
+            "key_frame": cost(&self.costs.key_frame),
+            "key_frames_per_s": 1e3 / self.costs.key_frame.median_ms,
+            "in_betweens": list(&self.costs.in_betweens),
+            "live": self.live.as_ref().map(Live::json),
+            "peak_bytes": crate::memory::peak_bytes(),
+        })
+    }
+}

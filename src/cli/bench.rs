@@ -1,0 +1,70 @@
+//! `keyframed bench`: options as typed.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::anyhow;
+use keyframed_models::{ContextMode, DeviceChoice, DtypeChoice};
+
+use crate::bench::{self, Plan};
+
+/// Options of `keyframed bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Model directory, or the name of an installed model
+    #[arg(long, value_name = "DIR", default_value = "mini")]
+    model: String,
+    /// Where the networks run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: DeviceChoice,
+    /// Number format of the networks: auto, f32 or bf16
+    #[arg(long, value_name = "T", default_value = "auto")]
+    dtype: DtypeChoice,
+    /// Denoising steps for a key frame [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    steps: Option<u32>,
+    /// Key frames that a new one sees [default: the model's]
+    #[arg(long, value_name = "N")]
+    context_frames: Option<u32>,
+    /// How they are seen: cache or recompute
+    #[arg(long, value_name = "M", default_value = "cache", value_parser = parse_mode)]
+    context_mode: ContextMode,
+    /// Threads of one operation [default: as many as it has live, beside the other network]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Length of the live run; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    seconds: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    /// Measures and prints.
+    ///
+    /// # Errors
+    /// What went wrong, with context.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        super::init_gstreamer()?;
+        let report = bench::run(&Plan {
+            model: self.model,
+            device: self.device,
+            dtype: self.dtype,
+            steps: self.steps.map(|n| n as usize),
+            context_frames: self.context_frames.map(|n| n as usize),
+            context_mode: self.context_mode,
+            threads: self.threads.map(|n| n as usize),
+            live: Duration::from_secs(self.seconds.into()),
+        })?;
+        let text = if self.json { format!("{:#}\n", report.json()) } else { report.to_string() };
+        super::print(&text).map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn parse_mode(text: &str) -> anyhow::Result<ContextMode> {
+    match text {
+        "cache" => Ok(ContextMode::Cache),
+        "recompute" => Ok(ContextMode::Recompute),
+        _ => Err(anyhow!("there are cache and recompute")),
+    }
+}
