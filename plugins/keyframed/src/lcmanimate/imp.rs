@@ -10,6 +10,9 @@
  * file (PNG, JPEG, WebP), or the name of one of the pictures that come with the model; if it is not set, the first
  * of those. Missing or broken files are errors when the element starts.
  *
+ * With `context-frames`, a key frame sees the ones before it. `context-mode=cache` keeps what each of them left in
+ * the networks, so that a new one costs one frame; `recompute` runs them all again each time, as MagicAnimate does.
+ *
  * The weights are read on a thread of their own; progress messages (code `load-model`) tell how far it is. Until
  * then key poses wait.
  *
@@ -23,8 +26,9 @@
  * One key pose waits while one is worked on; a newer one takes its place (counted as dropped). So lag never
  * builds up. The time from a key pose's arrival to its key frame is measured (but for those that wait for the model,
  * the first key frame or a new reference) and answered to the LATENCY query;
- * when a key frame takes longer than that, the pipeline is told to redistribute latency. At most 2 seconds are
- * declared. A key frame that fails is left out with a warning; eight in a row are an error.
+ * when a key frame takes longer than that, or for forty seconds all took much less, the pipeline is told to
+ * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
+ * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %. A key frame that fails is left out with a warning; eight in a row are an error.
  *
  * ## Changes while running
  *
