@@ -6,7 +6,7 @@ use crate::{
     error::{ModelError, Result},
     generator::{FilmInterpolator, LcmGenerator, Settings},
     stack::Stack,
-    torch_ext::{InferenceMode, operations},
+    torch_ext::operations,
     unet::UNetConfig,
 };
 use keyframed_engine::{Frame, Interpolator, KeyframeGenerator};
@@ -49,7 +49,7 @@ pub struct Costs {
     /// The first in-between of a pair of key frames, and each further one; empty without FILM.
     pub in_betweens: Vec<Cost>,
     /// Threads of one operation.
-    pub threads: i32,
+    pub threads: usize,
     /// Whether products are made in bfloat16.
     pub reduced: bool,
 }
@@ -72,7 +72,7 @@ pub fn measure(model: &ModelDir, settings: &Settings, placement: Placement, each
         true => in_betweens(model, placement, &timer)?,
         false => vec![],
     };
-    let (threads, reduced) = (tch::get_num_threads(), place.is_reduced());
+    let (threads, reduced) = (place.threads(), place.is_reduced());
     Ok(Costs { peak_gflop_per_s, networks, key_frame, context_bytes, in_betweens, threads, reduced })
 }
 
@@ -109,7 +109,7 @@ impl Timer {
 
 /// The best of three sizes that networks of this kind are made of.
 fn convolution_peak(place: Place, timer: &Timer) -> f64 {
-    let _inference = InferenceMode::enter();
+    let _running = place.enter();
     let kind = if place.is_reduced() { Kind::BFloat16 } else { place.kind() };
     let rate = |(channels, side, batch): (i64, i64, i64)| {
         let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
@@ -122,9 +122,8 @@ fn convolution_peak(place: Place, timer: &Timer) -> f64 {
 }
 
 fn networks(model: &ModelDir, settings: &Settings, place: Place, timer: &Timer) -> Result<Vec<Cost>> {
-    let _inference = InferenceMode::enter();
+    let _running = place.enter();
     let stack = Stack::load(model, settings.lora_scale, place)?;
-    let _precision = place.precision();
     let image = model.manifest().image;
     let (h, w, factor) = (i64::from(image.height), i64::from(image.width), stack.vae.downscale());
     let random = |shape: &[i64]| Tensor::randn(shape, (place.kind(), place.device));

@@ -7,6 +7,8 @@
 #include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 
+#include <dlfcn.h>
+
 #include <chrono>
 #include <map>
 #include <mutex>
@@ -67,6 +69,15 @@ extern "C" {
 
 void *kf_inference_enter() { return new c10::InferenceMode(true); }
 void kf_inference_leave(void *guard) { delete static_cast<c10::InferenceMode *>(guard); }
+
+// Threads that operations called from this thread use. libtorch's own setting is the whole process's.
+void kf_use_threads(int threads) {
+  at::get_num_threads(); // Sets this thread up, which would undo what comes next.
+  using Set = void (*)(int);
+  static const auto set = reinterpret_cast<Set>(dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+  if (set != nullptr)
+    set(threads);
+}
 
 // Autocast of the CPU to bfloat16 while the nesting is above zero.
 void kf_autocast_enter() {

@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn kf_inference_leave(guard: *mut c_void);
     fn kf_autocast_enter();
     fn kf_autocast_leave();
+    fn kf_use_threads(threads: i32);
     fn kf_count_begin() -> u64;
     fn kf_count_end(handle: u64, to: *mut c_void, take: TakeCost);
     fn kf_pack_conv(
@@ -48,6 +49,13 @@ impl Drop for InferenceMode {
         // thread (the type is neither `Send` nor `Sync`) and is freed once.
         unsafe { kf_inference_leave(self.0) }
     }
+}
+
+/// Lets operations that this thread calls use so many threads; other threads' stay as they are.
+pub fn use_threads(threads: usize) {
+    let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
+    // SAFETY: sets a number of the calling thread's OpenMP runtime.
+    unsafe { kf_use_threads(threads) }
 }
 
 /// While it lives, convolutions and matrix products on the CPU run in bfloat16

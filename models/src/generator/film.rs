@@ -6,7 +6,6 @@ use crate::{
     device::{Place, Placement},
     error::{ModelError, Result},
     film::{Film, FilmConfig, Motion, PadBox, Pyramid},
-    torch_ext::InferenceMode,
 };
 use keyframed_engine::{Frame, InterpolateError, Interpolator, interpolate::check};
 use std::sync::Arc;
@@ -50,7 +49,7 @@ impl FilmInterpolator {
         let table = model.manifest().networks.film.clone().unwrap_or_default();
         let config: FilmConfig = model.network("film", &table)?;
         let place = placement.resolve(config.filters)?;
-        let _inference = InferenceMode::enter();
+        let _running = place.enter();
         let source = model.source(Role::Film, place.device, place.kind())?;
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;
@@ -81,8 +80,7 @@ impl FilmInterpolator {
     }
 
     fn between(&mut self, a: &Frame, b: &Frame, t: f32) -> Result<Frame> {
-        let _inference = InferenceMode::enter();
-        let _precision = self.place.precision();
+        let _running = self.place.enter();
         if !self.pair.as_ref().is_some_and(|pair| pair.first.is(a) && pair.second.is(b)) {
             let (first, second) = (self.known(a), self.known(b));
             let motion = self.film.motion(&first.pyramid, &second.pyramid);

@@ -15,7 +15,6 @@ use crate::{
     registry,
     scheduler::{self, Scheduler},
     stack::{self, Stack},
-    torch_ext::InferenceMode,
     unet::{UNet, UNetConfig},
 };
 use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
@@ -127,7 +126,7 @@ impl LcmGenerator {
         let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
         let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
         let scheduler = sampler(model, settings.steps)?;
-        let _inference = InferenceMode::enter();
+        let _running = place.enter();
         let stack = registry::build(model, settings.lora_scale, place)?;
         settings.check(&stack)?;
         let (model, noise, context) = (model.clone(), Vec::new(), VecDeque::new());
@@ -159,7 +158,7 @@ impl LcmGenerator {
     /// Whatever is wrong with them; the old ones then stay in force.
     pub fn set(&mut self, settings: Settings) -> Result<()> {
         settings.check(&self.stack)?;
-        let _inference = InferenceMode::enter();
+        let _running = self.place.enter();
         let scheduler = sampler(&self.model, settings.steps)?;
         let unet = match settings.lora_scale == self.settings.lora_scale {
             true => None,
@@ -169,8 +168,7 @@ impl LcmGenerator {
         if unet.is_some() || !same_steps {
             let reader = unet.as_ref().unwrap_or(&self.stack.unet);
             if let Some(reference) = &mut self.reference {
-                reference.banks =
-                    banks(&self.stack, reader, self.place, scheduler.as_ref(), &reference.latents)?;
+                reference.banks = banks(&self.stack, reader, scheduler.as_ref(), &reference.latents)?;
             }
         }
         // Nothing can fail from here on.
@@ -226,21 +224,17 @@ impl LcmGenerator {
     }
 
     fn refer(&mut self, picture: &Frame) -> Result<()> {
-        let _inference = InferenceMode::enter();
+        let _running = self.place.enter();
         let image = picture::reference(picture, self.model.manifest().image, self.place.device)?;
-        let latents = {
-            let _precision = self.place.precision();
-            self.stack.vae.encode(&image)?.to_kind(Kind::Float)
-        };
-        let banks = banks(&self.stack, &self.stack.unet, self.place, self.scheduler.as_ref(), &latents)?;
+        let latents = self.stack.vae.encode(&image)?.to_kind(Kind::Float);
+        let banks = banks(&self.stack, &self.stack.unet, self.scheduler.as_ref(), &latents)?;
         self.reference = Some(ReferenceState { latents, banks });
         self.context.clear();
         Ok(())
     }
 
     fn animate(&mut self, pose: &Frame, reference: &ReferenceState) -> Result<Frame> {
-        let _inference = InferenceMode::enter();
-        let _precision = self.place.precision();
+        let _running = self.place.enter();
         let manifest = self.model.manifest();
         let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
         let embedded = self.stack.controlnet.embed_condition(&pose)?;
@@ -301,11 +295,9 @@ impl LcmGenerator {
 fn banks(
     stack: &Stack,
     unet: &UNet,
-    place: Place,
     scheduler: &dyn Scheduler,
     latents: &Tensor,
 ) -> Result<Vec<ProjectedBank>> {
-    let _precision = place.precision();
     scheduler.timesteps().iter().map(|&t| unet.project(&stack.features(latents, t)?)).collect()
 }
 

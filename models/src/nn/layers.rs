@@ -39,7 +39,7 @@ impl Conv2d {
         bias: bool,
     ) -> Result<Self> {
         let init = Init::FanIn(inputs * kernel * kernel);
-        let weight = vars.get("weight", &[outputs, inputs, kernel, kernel], init)?;
+        let weight = vars.kernel("weight", &[outputs, inputs, kernel, kernel], init)?;
         let bias = bias.then(|| vars.get("bias", &[outputs], init)).transpose()?;
         Ok(Self { weight, bias, stride, padding })
     }
@@ -49,7 +49,7 @@ impl Conv2d {
     /// # Errors
     /// As [`Vars::get`].
     pub fn zeroed(vars: &Vars, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        let weight = vars.get("weight", &[outputs, inputs, kernel, kernel], Init::Const(0.0))?;
+        let weight = vars.kernel("weight", &[outputs, inputs, kernel, kernel], Init::Const(0.0))?;
         let bias = Some(vars.get("bias", &[outputs], Init::Const(0.0))?);
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
     }

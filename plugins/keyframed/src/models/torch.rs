@@ -2,7 +2,10 @@
 use std::path::PathBuf;
 
 use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos};
-use keyframed_models::{FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings};
+use keyframed_models::{
+    FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
+    device::{Work, share},
+};
 
 use crate::lcmanimate::ContextMode;
 
@@ -18,7 +21,8 @@ pub fn open(model: &str) -> LoadResult<Box<dyn OpenModel>> {
 pub fn film(model: &str, device: &str) -> LoadResult<Box<dyn Interpolator>> {
     let dir = ModelDir::find(model).map_err(|e| describe(&e))?;
     // The golden tests hold FILM in float32; flow at reduced precision is not worth the seams it may leave.
-    let film = FilmInterpolator::new(&dir, placement(device, "f32")?).map_err(|e| describe(&e))?;
+    let film =
+        FilmInterpolator::new(&dir, placement(device, "f32", Work::InBetweens)?).map_err(|e| describe(&e))?;
     Ok(Box::new(film))
 }
 
@@ -49,15 +53,15 @@ impl OpenModel for Opened {
 
     fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>> {
         let settings = settings(&self.0, tuning);
-        let generator = LcmGenerator::new(&self.0, settings, placement(device, dtype)?);
+        let generator = LcmGenerator::new(&self.0, settings, placement(device, dtype, Work::KeyFrames)?);
         Ok(Box::new(Lcm(generator.map_err(|e| describe(&e))?)))
     }
 }
 
-fn placement(device: &str, dtype: &str) -> LoadResult<Placement> {
+fn placement(device: &str, dtype: &str, work: Work) -> LoadResult<Placement> {
     let device = device.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
     let dtype = dtype.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
-    Ok(Placement { device, dtype, threads: None })
+    Ok(Placement { device, dtype, threads: Some(share(work)) })
 }
 
 fn settings(model: &ModelDir, tuning: &Tuning) -> Settings {
