@@ -261,8 +261,9 @@ def arguments():
     options = parser.parse_args()
     if options.only_motion and not options.motion or options.motion == 1 or options.motion > 24:
         parser.error("--motion takes 2 to 24 key frames, and --only-motion needs it")
-    if options.rounds < 1 or options.threads < 1:
-        parser.error("--rounds and --threads start at 1")
+    cores = len(os.sched_getaffinity(0))
+    if options.rounds < 1 or not 1 <= options.threads <= cores:
+        parser.error(f"--rounds starts at 1, --threads goes from 1 to {cores}")
     return options
 
 
@@ -270,6 +271,8 @@ def arguments():
 def main():
     options = arguments()
     sys.path.insert(0, str(options.magic_animate))
+    # keyframed takes as many threads as it has cores; the programs started here have the same ones.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     with tempfile.TemporaryDirectory() as folder:

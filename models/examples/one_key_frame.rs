@@ -8,7 +8,7 @@
 
 use keyframed_models::{
     DeviceChoice, DtypeChoice, ModelDir, ModelError, Placement, Result, Stack, checkpoint::save,
-    generator::Sampling, scheduler, torch_ext::InferenceMode,
+    generator::Sampling, scheduler,
 };
 use std::{collections::BTreeMap, env, path::Path, process::ExitCode};
 use tch::{Device, Kind, Tensor};
@@ -37,9 +37,10 @@ fn main() -> ExitCode {
 fn write(model: &str, frames: i64, out: &Path) -> Result<()> {
     let model = ModelDir::find(model)?;
     let placement = Placement { device: DeviceChoice::Cpu, dtype: DtypeChoice::F32, threads: None };
-    let _inference = InferenceMode::enter();
+    let place = placement.resolve(0)?;
+    let _running = place.enter();
     tch::manual_seed(1);
-    let stack = Stack::load(&model, 1.0, placement.resolve(0)?)?;
+    let stack = Stack::load(&model, 1.0, place)?;
     save(out, &key_frame(&model, &stack, frames)?, &BTreeMap::new(), None)
 }
 
