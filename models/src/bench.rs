@@ -2,7 +2,7 @@
 
 use crate::{
     checkpoint::{ModelDir, Role},
-    device::{Place, Placement},
+    device::{Place, Placement, Work},
     error::{ModelError, Result},
     generator::{FilmInterpolator, LcmGenerator, Settings},
     stack::Stack,
@@ -48,7 +48,7 @@ pub struct Costs {
     pub context_bytes: usize,
     /// The first in-between of a pair of key frames, and each further one; empty without FILM.
     pub in_betweens: Vec<Cost>,
-    /// Threads of one operation.
+    /// Threads of one operation of the generator.
     pub threads: usize,
     /// Whether products are made in bfloat16.
     pub reduced: bool,
@@ -57,11 +57,18 @@ pub struct Costs {
 /// Least and most runs of one piece of work.
 const RUNS: (usize, usize) = (5, 200);
 
-/// Loads `model` and times everything that makes a key frame and an in-between, each for about `each`.
+/// Loads `model` and times everything that makes a key frame and an in-between, each for about `each`, placed as
+/// `placement` says.
 ///
 /// # Errors
 /// Whatever is wrong with the model, the settings or the device.
-pub fn measure(model: &ModelDir, settings: &Settings, placement: Placement, each: Duration) -> Result<Costs> {
+pub fn measure(
+    model: &ModelDir,
+    settings: &Settings,
+    placement: impl Fn(Work) -> Placement,
+    each: Duration,
+) -> Result<Costs> {
+    let (beside, placement) = (placement(Work::InBetweens), placement(Work::KeyFrames));
     let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
     let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
     let timer = Timer { each, device: place.device };
@@ -69,7 +76,7 @@ pub fn measure(model: &ModelDir, settings: &Settings, placement: Placement, each
     let networks = networks(model, settings, place, &timer)?;
     let (key_frame, context_bytes) = key_frame(model, settings, placement, &timer)?;
     let in_betweens = match model.has(Role::Film) {
-        true => in_betweens(model, placement, &timer)?,
+        true => in_betweens(model, beside, &timer)?,
         false => vec![],
     };
     let (threads, reduced) = (place.threads(), place.is_reduced());

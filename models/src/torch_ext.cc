@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 
@@ -129,42 +128,6 @@ void kf_count_end(uint64_t handle, void *to,
   for (const auto &[name, cost] : costs)
     take(to, name.c_str(), cost.calls, cost.seconds, cost.flop);
   costs.clear();
-}
-
-// A convolution's weight in the layout that oneDNN likes best for inputs of `size` (four numbers); null if it cannot.
-void *kf_pack_conv(void *weight, const int64_t *stride, const int64_t *padding, const int64_t *size) {
-  try {
-    const auto &w = *static_cast<at::Tensor *>(weight);
-    const at::IntArrayRef input(size, 4);
-    const int64_t one[2] = {1, 1};
-    return new at::Tensor(at::mkldnn_reorder_conv2d_weight(w.to_mkldnn(), at::IntArrayRef(padding, 2),
-                                                           at::IntArrayRef(stride, 2), one, 1, input));
-  } catch (const std::exception &e) {
-    TORCH_WARN_ONCE("convolution not packed: ", e.what());
-    return nullptr;
-  }
-}
-
-// A convolution with a packed weight, channels last; null if it fails.
-void *kf_conv_packed(void *input, void *packed, void *bias, const int64_t *stride, const int64_t *padding) {
-  using Run = at::Tensor(const at::Tensor &, const at::Tensor &, const std::optional<at::Tensor> &, at::IntArrayRef,
-                         at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view,
-                         c10::List<std::optional<c10::Scalar>>, std::optional<std::string_view>);
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
-                             .typed<Run>();
-  try {
-    std::optional<at::Tensor> b;
-    if (bias != nullptr)
-      b = *static_cast<at::Tensor *>(bias);
-    const int64_t one[2] = {1, 1};
-    return new at::Tensor(op.call(*static_cast<at::Tensor *>(input), *static_cast<at::Tensor *>(packed), b,
-                                  at::IntArrayRef(padding, 2), at::IntArrayRef(stride, 2), one, 1, "none", c10::List<std::optional<c10::Scalar>>(),
-                                  std::nullopt));
-  } catch (const std::exception &e) {
-    TORCH_WARN_ONCE("packed convolution: ", e.what());
-    return nullptr;
-  }
 }
 
 // Returns a tensor with channels-last strides; the caller owns the result.

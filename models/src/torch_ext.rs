@@ -14,19 +14,6 @@ unsafe extern "C" {
     fn kf_use_threads(threads: i32);
     fn kf_count_begin() -> u64;
     fn kf_count_end(handle: u64, to: *mut c_void, take: TakeCost);
-    fn kf_pack_conv(
-        weight: *mut c_void,
-        stride: *const i64,
-        padding: *const i64,
-        size: *const i64,
-    ) -> *mut c_void;
-    fn kf_conv_packed(
-        input: *mut c_void,
-        packed: *mut c_void,
-        bias: *mut c_void,
-        stride: *const i64,
-        padding: *const i64,
-    ) -> *mut c_void;
     fn kf_channels_last(tensor: *mut c_void) -> *mut c_void;
 }
 
@@ -108,36 +95,6 @@ pub fn operations<T>(work: impl FnOnce() -> T) -> (T, Vec<OpCost>) {
     // SAFETY: the handle is of the call before, and the list outlives the call that fills it.
     unsafe { kf_count_end(handle, (&raw mut list).cast(), take_cost) };
     (done, list)
-}
-
-/// Pack.
-pub fn pack_conv(weight: &Tensor, stride: [i64; 2], padding: [i64; 2], size: [i64; 4]) -> Option<Tensor> {
-    unsafe {
-        let out =
-            kf_pack_conv(weight.as_ptr() as *mut c_void, stride.as_ptr(), padding.as_ptr(), size.as_ptr());
-        (!out.is_null()).then(|| Tensor::from_ptr(out as *mut _))
-    }
-}
-
-/// Run.
-pub fn conv_packed(
-    x: &Tensor,
-    packed: &Tensor,
-    bias: Option<&Tensor>,
-    stride: [i64; 2],
-    padding: [i64; 2],
-) -> Option<Tensor> {
-    let bias = bias.map_or(std::ptr::null_mut(), |b| b.as_ptr() as *mut c_void);
-    unsafe {
-        let out = kf_conv_packed(
-            x.as_ptr() as *mut c_void,
-            packed.as_ptr() as *mut c_void,
-            bias,
-            stride.as_ptr(),
-            padding.as_ptr(),
-        );
-        (!out.is_null()).then(|| Tensor::from_ptr(out as *mut _))
-    }
 }
 
 /// The same values with channels-last strides (`[b, c, h, w]` kept as shape).

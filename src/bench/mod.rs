@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use keyframed_models::{
     ContextMode, DeviceChoice, DtypeChoice, ModelDir, Placement, Settings,
     bench::{Cost, Costs, measure},
+    device::share,
 };
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub struct Plan {
     pub context_frames: Option<usize>,
     /// How they are seen.
     pub context_mode: ContextMode,
+    /// Threads of one operation; as many as it has live if `None`.
+    pub threads: Option<usize>,
     /// Length of the live run; none if zero.
     pub live: Duration,
 }
@@ -45,7 +48,7 @@ pub struct Report {
 }
 
 /// Time spent on each piece of work before the live run.
-const EACH: Duration = Duration::from_secs(2);
+const EACH: Duration = Duration::from_secs(1);
 
 /// Measures.
 ///
@@ -60,7 +63,10 @@ pub fn run(plan: &Plan) -> anyhow::Result<Report> {
         context_mode: plan.context_mode,
         ..default
     };
-    let placement = Placement { device: plan.device, dtype: plan.dtype, threads: None };
+    let placement = |work| {
+        let threads = Some(plan.threads.unwrap_or_else(|| share(work)));
+        Placement { device: plan.device, dtype: plan.dtype, threads }
+    };
     let costs = measure(&model, &settings, placement, EACH)
         .with_context(|| format!("measuring the model {}", plan.model))?;
     let live = match plan.live.is_zero() {

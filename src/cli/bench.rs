@@ -28,6 +28,9 @@ pub struct Args {
     /// How they are seen: cache or recompute
     #[arg(long, value_name = "M", default_value = "cache", value_parser = parse_mode)]
     context_mode: ContextMode,
+    /// Threads of one operation [default: as many as it has live, beside the other network]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
     /// Length of the live run; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 20)]
     seconds: u32,
@@ -50,6 +53,7 @@ impl Args {
             steps: self.steps.map(|n| n as usize),
             context_frames: self.context_frames.map(|n| n as usize),
             context_mode: self.context_mode,
+            threads: self.threads.map(|n| n as usize),
             live: Duration::from_secs(self.seconds.into()),
         })?;
         let text = if self.json { format!("{:#}\n", report.json()) } else { report.to_string() };

@@ -1,0 +1,43 @@
+//! `keyframed bench` on the embedded model.
+
+mod common;
+
+use common::keyframed;
+use serde_json::Value;
+
+#[test]
+fn the_report_is_whole_and_adds_up() {
+    let output = keyframed().args(["bench", "--seconds", "2", "--json", "--steps", "1"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(-1.0);
+    assert!(number("/peak_gflop_per_s") > 1.0);
+    let networks = report["networks"].as_array().unwrap();
+    let of = |name: &str| {
+        let network = networks.iter().find(|n| n["name"] == name).unwrap();
+        network["gflop"].as_f64().unwrap()
+    };
+    let whole = of("pose embedding") + of("ControlNet") + of("U-Net") + of("VAE decoder");
+    assert!((number("/key_frame/gflop") / whole - 1.0).abs() < 1e-6, "{report:#}");
+    assert!((number("/key_frames_per_s") - 1e3 / number("/key_frame/median_ms")).abs() < 1e-6);
+    assert_eq!(report["in_betweens"].as_array().map(Vec::len), Some(2));
+    // Whatever this machine does meanwhile, pictures come.
+    assert!(number("/live/output_frames") > 0.0 && number("/live/latency_ms/p50") > 0.0, "{report:#}");
+    assert!(number("/peak_bytes") > 1e8);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    for (args, words) in [
+        (["--model", "nowhere"], ["nowhere", "model"]),
+        (["--device", "cuda:97"], ["cuda:97", "does not exist"]),
+    ] {
+        let output = keyframed().arg("bench").args(args).args(["--seconds", "0"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(
+            words.iter().all(|word| said.contains(word)) && said.lines().count() == 1,
+            "{args:?}: {said}"
+        );
+    }
+}
