@@ -164,7 +164,8 @@ def run(command):
 def time_ours(program, model, frames, threads):
     """The same from `keyframed bench`."""
     command = [program, "bench", "--json", "--seconds", "0", "--device", "cpu", "--dtype", "f32"]
-    command += ["--model", str(model), "--context-frames", str(frames - 1), "--context-mode", "cache"]
+    command += ["--threads", str(threads), "--model", str(model)]
+    command += ["--context-frames", str(frames - 1), "--context-mode", "cache"]
     report = json.loads(run(command))
     if report["threads"] != threads or report["dtype"] != "f32":
         ran = f"{report['dtype']} on {report['threads']} threads"
@@ -271,7 +272,7 @@ def arguments():
 def main():
     options = arguments()
     sys.path.insert(0, str(options.magic_animate))
-    # keyframed takes as many threads as it has cores; the programs started here have the same ones.
+    # Both run on the same cores, as many as there are threads.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
