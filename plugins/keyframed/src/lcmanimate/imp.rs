@@ -28,7 +28,8 @@
  * the first key frame or a new reference) and answered to the LATENCY query;
  * when a key frame takes longer than that, or for forty seconds all took much less, the pipeline is told to
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
- * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %. A key frame that fails is left out with a warning; eight in a row are an error.
+ * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %. A key frame that fails is
+ * left out with a warning; eight in a row are an error.
  *
  * ## Changes while running
  *
