@@ -5,7 +5,7 @@ mod common;
 use std::{
     fs,
     os::unix::{fs::DirBuilderExt, process::CommandExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -44,26 +44,47 @@ impl Session {
         }
         let dir = tempfile::tempdir().unwrap();
         fs::DirBuilder::new().mode(0o700).create(dir.path().join("run")).unwrap();
-        let log = fs::File::create(dir.path().join("session.log")).unwrap();
-        let child = Command::new("dbus-run-session")
+        let child = Self::spawn(dir.path());
+        let session = Self { dir, child };
+        session.wait();
+        Some(session)
+    }
+
+    fn spawn(dir: &Path) -> Child {
+        let log = fs::File::options().create(true).append(true).open(dir.join("session.log")).unwrap();
+        Command::new("dbus-run-session")
             .args(["--", "sh", "-c", "pipewire & sleep 0.5; exec wireplumber"])
-            .env("XDG_RUNTIME_DIR", dir.path().join("run"))
-            .env("HOME", dir.path())
+            .env("XDG_RUNTIME_DIR", dir.join("run"))
+            .env("HOME", dir)
             .env_remove("G_DEBUG")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .process_group(0)
             .spawn()
-            .unwrap();
-        let session = Self { dir, child };
+            .unwrap()
+    }
+
+    /// Until the session manager makes itself known as a client.
+    #[track_caller]
+    fn wait(&self) {
         let started = Instant::now();
-        // The session manager makes itself known as a client.
-        while !session.dump().iter().any(|object| object.to_string().contains("WirePlumber")) {
-            assert!(started.elapsed() < PATIENCE, "no PipeWire: {}", session.log());
+        while !self.dump().iter().any(|object| object.to_string().contains("WirePlumber")) {
+            assert!(started.elapsed() < PATIENCE, "no PipeWire: {}", self.log());
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(session)
+    }
+
+    /// Ends everything; [`Session::again`] starts it again in the same place.
+    fn end(&mut self) {
+        // SAFETY: the group is ours: it was made for this child, which has not been waited for.
+        unsafe { libc::kill(-(self.child.id() as i32), libc::SIGTERM) };
+        let _ = self.child.wait();
+    }
+
+    fn again(&mut self) {
+        self.child = Self::spawn(self.dir.path());
+        self.wait();
     }
 
     fn runtime(&self) -> PathBuf {
@@ -125,9 +146,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // SAFETY: the group is ours: it was made for this child, which has not been waited for.
-        unsafe { libc::kill(-(self.child.id() as i32), libc::SIGTERM) };
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
@@ -251,6 +270,29 @@ fn nobody_looking_stops_nothing() {
         shown.push(daemon.snapshot());
     }
     judge("PipeWire, late", &viewer.frames(), &shown);
+}
+
+#[test]
+fn the_camera_comes_back_with_pipewire() {
+    let Some(mut session) = Session::start() else { return };
+    let daemon = daemon(&session);
+    session.node("keyframed");
+    let state = |name: &str| output(&daemon.call(&["status"]), name)["state"].clone();
+    let wait = |wanted: &str, log: &str| {
+        let started = Instant::now();
+        while state("camera") != wanted {
+            assert!(started.elapsed() < PATIENCE, "never {wanted}: {}\n{log}", daemon.call(&["status"]));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    wait("running", &session.log());
+    session.end();
+    wait("lost", &session.log());
+    assert_eq!(state("network"), "running", "the others do not notice");
+    session.again();
+    session.node("keyframed");
+    wait("running", &session.log());
+    assert_eq!(session.watch("keyframed", 20, "again.rgb").wait().len(), 20);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::{
     element::{self, filter, fraction, make},
-    outputs::{local, network, recording, v4l2},
+    outputs::{local, network, pipewire, recording, v4l2},
 };
 use crate::config::resolved::{Output, OutputKind, Video};
 
@@ -25,7 +25,7 @@ pub fn build(name: &str, output: &Output, video: Video) -> anyhow::Result<gst::E
     let video = output.size.map_or(video, |(width, height)| Video { width, height, ..video });
     let tail = match &output.kind {
         OutputKind::V4l2 { device } => local::v4l2(device),
-        OutputKind::Pipewire { name } => local::pipewire(name),
+        OutputKind::Pipewire { name } => pipewire::camera(name),
         OutputKind::Shm { socket } => local::shm(socket, video),
         OutputKind::Window => local::window(),
         OutputKind::Fragment { launch } => local::fragment(launch),

@@ -14,7 +14,7 @@ use keyframed_engine::SECOND;
 use super::{
     output,
     output_feed::{Entry, Feed},
-    outputs::network,
+    outputs::{network, pipewire},
     pipe::{PipeChange, Shared, lock},
     role::{End, Role},
     transition::Transition,
@@ -41,6 +41,8 @@ pub struct OutputRole {
     video: Video,
     base: Base,
     progress: Progress,
+    /// Of a PipeWire camera.
+    server: Option<pipewire::Server>,
 }
 
 /// For noticing stalls.
@@ -61,7 +63,15 @@ impl OutputRole {
         video: Video,
         base: Base,
     ) -> Self {
-        Self { shared, feed, output: output.clone(), video, base, progress: Progress::default() }
+        Self {
+            shared,
+            feed,
+            output: output.clone(),
+            video,
+            base,
+            progress: Progress::default(),
+            server: None,
+        }
     }
 
     fn queue_frames(&self) -> u64 {
@@ -122,6 +132,7 @@ impl OutputRole {
 
 impl Role for OutputRole {
     fn build(&mut self) -> anyhow::Result<gst::Pipeline> {
+        self.server = self.waits_for_readers().then(pipewire::Server::connect).flatten();
         let passed = Arc::new(AtomicU64::new(0));
         let appsrc = self.appsrc(passed.clone())?;
         output::prepare(&self.output.kind)?;
@@ -169,6 +180,9 @@ impl Role for OutputRole {
     }
 
     fn check(&mut self, now: Instant) -> Option<End> {
+        if self.server.as_ref().is_some_and(pipewire::Server::is_gone) {
+            return Some(End::Retry(PipeChange::Failed("PipeWire has ended".into())));
+        }
         let (pushed, passed) = {
             let feed = lock(&self.feed);
             let entry = feed.entry.as_ref()?;

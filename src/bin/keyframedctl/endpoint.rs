@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::ErrorKind,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::PathBuf,
 };
@@ -32,22 +33,31 @@ pub fn find(given: Option<&str>) -> Result<String, String> {
         },
         None => usual(),
     };
-    let mut tried = Vec::new();
+    let (mut tried, mut remedy) = (Vec::new(), HOW_TO_START);
     for path in places {
         match UnixStream::connect(&path) {
             Ok(_) => return Ok(format!("ipc://{}", path.display())),
-            Err(error) => tried.push(format!("  ipc://{}: {}", path.display(), plain(&error))),
+            Err(error) => {
+                if error.kind() == ErrorKind::PermissionDenied {
+                    remedy = HOW_TO_BE_LET_IN;
+                }
+                tried.push(format!("  ipc://{}: {}", path.display(), plain(&error)));
+            }
         }
     }
-    Err(format!("no keyframed answers; looked at\n{}\n{HOW_TO_START}", tried.join("\n")))
+    Err(format!("no keyframed answers; looked at\n{}\n{remedy}", tried.join("\n")))
 }
 
 /// What helps when no daemon answers.
 pub const HOW_TO_START: &str = "Start one with `keyframed run` or `systemctl --user start keyframed`, or say where it \
                                 is with --endpoint.";
 
+/// What helps when one is there that this user may not use.
+const HOW_TO_BE_LET_IN: &str = "The service's daemon takes requests from the group keyframed: `sudo usermod -aG \
+                                keyframed $USER`, then log in again.";
+
 fn plain(error: &std::io::Error) -> String {
-    use std::io::ErrorKind as K;
+    use ErrorKind as K;
     match error.kind() {
         K::NotFound => "there is no socket".into(),
         K::ConnectionRefused => "a socket is there, but its daemon is gone".into(),
@@ -73,6 +83,21 @@ mod tests {
         let text = find(Some("ipc:///nonexistent/control.sock")).unwrap_err();
         assert!(text.contains("ipc:///nonexistent/control.sock: there is no socket"), "{text}");
         assert!(text.contains("keyframed run"), "{text}");
+    }
+
+    #[test]
+    fn who_may_not_is_told_how_to_be_let_in() {
+        use std::os::unix::fs::PermissionsExt as _;
+        if rustix::process::geteuid().is_root() {
+            eprintln!("skipped: root may use every socket");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        let text = find(Some(&format!("ipc://{}", path.display()))).unwrap_err();
+        assert!(text.contains("usermod") && !text.contains("keyframed run"), "{text}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     media::element::{filter, make_with},
 };
 
-type Elements = anyhow::Result<Vec<gst::Element>>;
+pub(super) type Elements = anyhow::Result<Vec<gst::Element>>;
 
 /// A v4l2loopback device.
 pub fn v4l2(device: &Path) -> Elements {
@@ -22,22 +22,6 @@ pub fn v4l2(device: &Path) -> Elements {
     let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
     let sink = make_with("v4l2sink", &[("device", &utf8(device)?), ("sync", "false")])?;
     Ok(vec![filter(&caps)?, sink])
-}
-
-/// A camera that PipeWire offers.
-pub fn pipewire(name: &str) -> Elements {
-    let sink = make_with("pipewiresink", &[("mode", "provide"), ("sync", "false")])?;
-    let properties = gst::Structure::builder("props")
-        .field("media.class", "Video/Source")
-        .field("media.role", "Camera")
-        .field("node.name", name)
-        .field("node.description", name)
-        .build();
-    sink.set_property("stream-properties", properties);
-    // What every camera program understands. The sink's buffer pool, which it offers upstream, has no memory before
-    // somebody looks: converters that take it crash.
-    let caps = gst_video::VideoCapsBuilder::new().format(gst_video::VideoFormat::Yuy2).build();
-    Ok(vec![filter(&caps)?, make_with("identity", &[("drop-allocation", "true")])?, sink])
 }
 
 /// Raw RGB in shared memory.

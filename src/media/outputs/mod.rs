@@ -3,5 +3,6 @@
 pub mod encoder;
 pub mod local;
 pub mod network;
+pub mod pipewire;
 pub mod recording;
 pub mod v4l2;
