@@ -169,6 +169,11 @@ impl Place {
         self.reduced
     }
 
+    /// Whether other work can go on beside an operation.
+    pub fn leaves_a_core(&self) -> bool {
+        self.device == Device::Cpu && self.threads < cores()
+    }
+
     /// Threads of one operation.
     pub fn threads(&self) -> usize {
         self.threads

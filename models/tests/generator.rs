@@ -293,3 +293,22 @@ fn generators_move_between_threads_and_errors_keep_their_cause() {
     let error = GenerateError::Failed(Box::new(ModelError::Config("cause".into())));
     assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("cause"));
 }
+
+#[test]
+fn networks_beside_each_other_compute_the_same() {
+    let dir = model();
+    let model = ModelDir::load(dir.path()).unwrap();
+    let made = |threads| {
+        let placement = Place { threads: Some(threads), ..Place::default() };
+        let mut generator = LcmGenerator::new(&model, settings(&dir), placement).unwrap();
+        run(&mut generator, &[0, 4, 0, 2])
+    };
+    // One thread leaves a core free wherever there are two; all threads leave none.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let (beside, alone) = (made(1), made(cores));
+    for (a, b) in beside.iter().zip(&alone) {
+        let most = a.data().iter().zip(b.data()).map(|(&a, &b)| a.abs_diff(b)).max();
+        assert!(most <= Some(1), "{most:?} levels");
+    }
+    assert_eq!(made(1), beside, "and every time");
+}

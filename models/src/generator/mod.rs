@@ -260,6 +260,7 @@ impl LcmGenerator {
             windows: &windows,
             guidance: self.settings.guidance_scale,
             controlnet_scale: 1.0,
+            place: Some(self.place),
         };
         let (mut new, mut states) = (&self.noise[0] * self.scheduler.init_noise_sigma(), vec![]);
         for index in 0..self.scheduler.timesteps().len() {

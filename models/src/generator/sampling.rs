@@ -1,6 +1,7 @@
 //! Denoising a window or a whole clip, one step at a time.
 
 use crate::{
+    device::Place,
     error::{ModelError, Result},
     nn::Memory,
     reference::ProjectedBank,
@@ -25,6 +26,8 @@ pub struct Sampling<'a> {
     pub guidance: f64,
     /// Weight of the poses.
     pub controlnet_scale: f64,
+    /// Where it runs, if the networks may run beside each other.
+    pub place: Option<Place>,
 }
 
 impl Sampling<'_> {
@@ -47,8 +50,8 @@ impl Sampling<'_> {
         let each = |window: &Vec<i64>| {
             let frames = Tensor::from_slice(window).to_device(latents.device());
             let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
-            let residuals = self.stack.residuals(&own, t, &poses, self.controlnet_scale)?;
-            self.stack.predict(&own, t, &residuals, bank, self.guided(), memory)
+            let scale = self.controlnet_scale;
+            self.stack.step(&own, t, &poses, scale, bank, self.guided(), memory, self.place)
         };
         self.windows.iter().map(each).collect()
     }
