@@ -95,7 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
         let text = find(Some(&format!("ipc://{}", path.display()))).unwrap_err();
         assert!(text.contains("usermod") && !text.contains("keyframed run"), "{text}");
     }
