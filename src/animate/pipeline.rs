@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! filesrc ! decodebin ! queue ! videoconvert ! videoscale ! RGB
-//!   ! keyposeselect ! lcmanimate ! filminterpolate ! rate
+//!   ! keyposeselect ! lcmanimate ! queue ! filminterpolate ! rate
 //!   ! queue ! videoconvert ! videoscale ! size ! encoder ! muxer ! filesink
 //! ```
 
@@ -15,7 +15,7 @@ use keyframed_models::ModelDir;
 
 use super::{Options, input::Clip, output::Container};
 
-/// Frames that wait between the threads of decoder, generator and encoder: enough to keep all three busy.
+/// Frames that wait between the threads of decoder, generator, interpolator and encoder: enough to keep all busy.
 const QUEUE_FRAMES: u32 = 4;
 
 /// An encoder and what it is set to: near-lossless to the eye, for pictures this size are small files anyway.
@@ -94,7 +94,9 @@ impl Stages {
         let entry = queue()?;
         let mut chain =
             vec![entry.clone(), make("videoconvert")?, make("videoscale")?, filter(square.build())?];
-        chain.extend([select.clone(), animate.clone(), interpolate.clone(), filter(rate_caps(plan.rate)?)?]);
+        // Between the two networks, too: each has its share of the cores, and neither waits for the other.
+        chain.extend([select.clone(), animate.clone(), queue()?, interpolate.clone()]);
+        chain.push(filter(rate_caps(plan.rate)?)?);
         let (encoder, tail) = encoding(plan)?;
         chain.extend(tail);
 
