@@ -106,6 +106,9 @@ impl Log {
     }
 }
 
+/// Gets an output, the time it left, and the key frames so far.
+pub type Watch<'a> = dyn FnMut(Nanos, &Output<Nanos>, &[KeyFrame]) + 'a;
+
 pub struct Chain<'a> {
     pub select: &'a mut dyn Select,
     pub pacer: Pacer<Nanos>,
@@ -113,8 +116,8 @@ pub struct Chain<'a> {
     pub service: &'a dyn Fn(Nanos) -> Nanos,
     /// When the pacing thread does not run: from, to; in order and apart.
     pub asleep: &'a [(Nanos, Nanos)],
-    /// Sees every output with the time it left, and the key frames so far.
-    pub emitted: &'a mut dyn FnMut(Nanos, &Output<Nanos>, &[KeyFrame]),
+    /// Sees every output.
+    pub emitted: &'a mut Watch<'a>,
 }
 
 impl Chain<'_> {
