@@ -15,7 +15,6 @@ use keyframed_models::{
 };
 use serde_json::{Value, json};
 
-pub use growth::Growth;
 pub use live::Live;
 
 /// What to measure.

@@ -37,6 +37,31 @@ pub fn flicker(pictures: &[&[u8]], still: &[Vec<bool>]) -> Option<f64> {
     (values > 0).then(|| sum as f64 / values as f64)
 }
 
+/// A mean of what there is.
+#[derive(Debug, Default)]
+pub(super) struct Average {
+    sum: f64,
+    count: f64,
+}
+
+impl Average {
+    pub(super) fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.sum += value;
+            self.count += 1.0;
+        }
+    }
+
+    pub(super) fn mean(&self) -> Option<f64> {
+        (self.count > 0.0).then(|| self.sum / self.count)
+    }
+}
+
+/// Flicker for people.
+pub(super) fn levels(flicker: Option<f64>) -> String {
+    flicker.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
