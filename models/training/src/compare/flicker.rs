@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn flicker_is_the_mean_change_of_still_pixels() {
-        let (black, grey) = (vec![0u8; 12], vec![[10u8, 20, 30]; 4].concat());
+        let (black, grey) = (vec![0u8; 12], [[10u8, 20, 30]; 4].concat());
         let all = [vec![true; 4], vec![true; 4]];
         assert_eq!(flicker(&[&black, &grey, &black], &all), Some(20.0));
         assert_eq!(flicker(&[&black, &black, &grey], &all), Some(10.0));
