@@ -4,6 +4,7 @@
 //! configuration names, so the small embedded model and the full-size
 //! checkpoints run through the same code.
 
+pub mod allocator;
 pub mod appearance;
 pub mod autoencoder;
 pub mod bench;
