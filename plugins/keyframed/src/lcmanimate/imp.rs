@@ -52,8 +52,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
+    maker::Maker,
     settings::{self, Settings},
-    state::{State, Worker},
+    state::State,
 };
 use crate::{filter, video::rgb_caps};
 
@@ -61,15 +62,14 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("lcmanimate", gst::DebugColorFlags::empty(), Some("Key frames from key poses"))
 });
 
-/// Lock order: `worker`, then `state`, then `settings`. The worker thread holds `worker` while a network runs;
-/// nothing else may wait for it then, so other threads take it only while the task does not exist. `state` and
-/// `settings` are never held while pushing, posting, or running a network.
+/// Lock order: `state`, then `settings`. Neither is held while pushing, posting, running a network or waiting for a
+/// thread; `maker` is held for nothing else than putting it in and taking it out.
 pub struct LcmAnimate {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
-    worker: Mutex<Worker>,
+    maker: Mutex<Option<Maker>>,
 }
 
 #[glib::object_subclass]
@@ -81,14 +81,7 @@ impl ObjectSubclass for LcmAnimate {
     fn with_class(class: &Self::Class) -> Self {
         let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
         let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());
-        let worker = Worker { arriving: None, animator: None, epoch: 0 };
-        Self {
-            sinkpad,
-            srcpad,
-            settings: Mutex::default(),
-            state: Mutex::default(),
-            worker: Mutex::new(worker),
-        }
+        Self { sinkpad, srcpad, settings: Mutex::default(), state: Mutex::default(), maker: Mutex::default() }
     }
 }
 
@@ -161,8 +154,7 @@ impl ElementImpl for LcmAnimate {
         let result = self.parent_change_state(transition);
         let stopped = transition == gst::StateChange::PausedToReady;
         if stopped || (transition == gst::StateChange::ReadyToPaused && result.is_err()) {
-            *self.state() = None;
-            *self.worker() = Worker { arriving: None, animator: None, epoch: 0 };
+            self.stop();
         }
         result
     }
@@ -181,8 +173,19 @@ impl LcmAnimate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
-        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn set_maker(&self, maker: Option<Maker>) -> Option<Maker> {
+        std::mem::replace(&mut *self.maker.lock().unwrap_or_else(PoisonError::into_inner), maker)
+    }
+
+    /// Waits for the maker and forgets the stream.
+    fn stop(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.end();
+        }
+        drop(self.set_maker(None));
+        // Not under the lock: whatever is let go may ask this element.
+        let state = self.state().take();
+        drop(state);
     }
 
     fn stats(&self) -> gst::Structure {
