@@ -538,7 +538,7 @@ fn order(pad: &gst::Pad) -> Arc<Mutex<Vec<String>>> {
 
 #[test]
 fn everything_leaves_in_the_order_in_which_it_came() {
-    let plain: Vec<_> = (0..6)
+    let plain: Vec<_> = (0..6u64)
         .map(|seed| {
             let mut f = Fixture::new(false, |e| {
                 e.set_property("context-frames", 0i32);
@@ -667,16 +667,16 @@ fn flush_while_both_threads_wait() {
     let first = Fixture::new(false, |_| {}).film();
     for leaky in ["false", "true"] {
         let (mut f, probe) = stuffed(leaky);
-        let seen = common::watch(&f.element.static_pad("src").unwrap());
+        let src = f.element.static_pad("src").unwrap();
         assert!(f.h.push_event(gst::event::FlushStart::new()));
         assert_eq!(f.h.push(pose(3)), Err(gst::FlowError::Flushing));
-        f.element.static_pad("src").unwrap().remove_probe(probe);
+        src.remove_probe(probe);
         assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
+        let seen = common::watch(&src);
         let segment = gst::FormattedSegment::<gst::ClockTime>::new();
         assert!(f.h.push_event(gst::event::Segment::new(&segment)));
         assert!(f.film() == first, "nothing of before the flush comes, or is seen by what comes");
         assert_eq!(*seen.lock().unwrap(), [Some(0), Some(40), Some(80)]);
-        assert_eq!(f.stat("dropped"), 2);
     }
 }
 
@@ -741,13 +741,12 @@ fn a_second_half_that_fails_is_a_key_frame_that_fails() {
         f.pose(n);
         until("it has failed", || f.stat("failed") > failed);
     }
-    assert!(messages(&f.bus, gst::MessageType::Error).is_empty(), "live it goes on for a while");
-    let warnings = messages(&f.bus, gst::MessageType::Warning);
-    assert!(warnings.len() == 1 && warnings[0].contains("no finite numbers"), "{warnings:?}");
     f.pose(7);
-    until("it has failed", || f.stat("failed") == 8);
     until("upstream hears of it", || f.h.push(pose(8)) == Err(gst::FlowError::Error));
-    assert_eq!(f.stat("generated"), 0);
+    assert_eq!((f.stat("failed"), f.stat("generated")), (8, 0), "live it goes on for a while");
+    let posted = f.bus.iter_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]);
+    let posted: Vec<_> = posted.map(|message| message.type_()).collect();
+    assert_eq!(posted, [gst::MessageType::Warning, gst::MessageType::Error]);
 }
 
 #[test]

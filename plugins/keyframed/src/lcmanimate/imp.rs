@@ -47,7 +47,10 @@
  * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink
  * ]| Shows key frames of the embedded model's first avatar.
  */
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 
@@ -69,6 +72,8 @@ pub struct LcmAnimate {
     pub(super) srcpad: gst::Pad,
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
+    /// Signalled when a push is over.
+    pushed: Condvar,
     maker: Mutex<Option<Maker>>,
 }
 
@@ -81,7 +86,8 @@ impl ObjectSubclass for LcmAnimate {
     fn with_class(class: &Self::Class) -> Self {
         let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
         let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());
-        Self { sinkpad, srcpad, settings: Mutex::default(), state: Mutex::default(), maker: Mutex::default() }
+        let (settings, state, maker) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { sinkpad, srcpad, settings, state, pushed: Condvar::new(), maker }
     }
 }
 
@@ -175,6 +181,38 @@ impl LcmAnimate {
 
     pub(super) fn set_maker(&self, maker: Option<Maker>) -> Option<Maker> {
         std::mem::replace(&mut *self.maker.lock().unwrap_or_else(PoisonError::into_inner), maker)
+    }
+
+    /// Pushes, unless `stops` says under the same lock that it is of no use any more.
+    pub(super) fn pushing<T>(
+        &self,
+        stops: impl FnOnce(&State) -> bool,
+        push: impl FnOnce() -> T,
+    ) -> Option<T> {
+        match self.state().as_mut() {
+            Some(state) if !stops(state) => state.pushing = Some(thread::current().id()),
+            _ => return None,
+        }
+        let result = push();
+        self.push_over();
+        Some(result)
+    }
+
+    pub(super) fn push_over(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.pushing = None;
+        }
+        self.pushed.notify_all();
+    }
+
+    /// Waits until what was being pushed before a flush is gone: after its end it would come without a segment.
+    /// A flush that comes out of the push itself does not wait for itself.
+    pub(super) fn await_push(&self) {
+        let others = |state: &State| state.pushing.is_some_and(|by| by != thread::current().id());
+        let mut guard = self.state();
+        while guard.as_ref().is_some_and(others) {
+            guard = self.pushed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits for the maker and forgets the stream.

@@ -55,6 +55,7 @@ impl Filter for LcmAnimate {
                 pushed
             }
             gst::EventView::FlushStop(_) => {
+                self.await_push();
                 let pushed = self.srcpad.push_event(event);
                 self.flush_stop();
                 pushed

@@ -2,6 +2,7 @@
 use std::{
     path::PathBuf,
     sync::Arc,
+    thread::ThreadId,
     time::{Duration, Instant},
 };
 
@@ -116,6 +117,8 @@ pub struct State {
     pub ending: bool,
     /// Flushes so far.
     pub epoch: u64,
+    /// The thread that is pushing at the moment.
+    pub pushing: Option<ThreadId>,
     /// A reference that the generator has not taken yet, and where it is from.
     pub next_reference: Option<(Frame, PathBuf)>,
     /// The reference in force.
@@ -150,6 +153,7 @@ impl State {
             flow: Ok(()),
             ending: false,
             epoch: 0,
+            pushing: None,
             next_reference: reference,
             reference: None,
             loaded: false,
@@ -157,6 +161,11 @@ impl State {
             capacity: Capacity::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// Whether a flush came after `epoch`, or pushing is of no use any more.
+    pub fn is_stale(&self, epoch: u64) -> bool {
+        self.epoch != epoch || self.flow.is_err()
     }
 
     /// Drops what is under way; key poses are refused from now on.

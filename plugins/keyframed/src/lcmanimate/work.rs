@@ -52,6 +52,7 @@ impl LcmAnimate {
             state.mailbox.close();
             state.slot.close();
         }
+        self.push_over();
     }
 
     fn send(&self, job: Job<Begun>) -> Result<(), gst::FlowError> {
@@ -70,21 +71,18 @@ impl LcmAnimate {
 
     /// Whether a flush came after `epoch`, or pushing is of no use any more.
     pub(super) fn is_stale(&self, epoch: u64) -> bool {
-        self.state().as_ref().is_none_or(|state| state.epoch != epoch || state.flow.is_err())
+        self.state().as_ref().is_none_or(|state| state.is_stale(epoch))
     }
 
     fn push_event(&self, epoch: u64, event: gst::Event) {
         use gst::EventType as T;
-        let flushed = self.state().as_ref().is_none_or(|state| state.epoch != epoch);
-        if flushed && matches!(event.type_(), T::Segment | T::Eos | T::Gap) {
-            return;
-        }
         if let gst::EventView::Caps(caps) = event.view()
             && let Some(state) = self.state().as_mut()
         {
             state.out_info = gst_video::VideoInfo::from_caps(caps.caps()).ok();
         }
-        self.srcpad.push_event(event);
+        let bound = matches!(event.type_(), T::Segment | T::Eos | T::Gap);
+        self.pushing(|state| bound && state.epoch != epoch, || self.srcpad.push_event(event));
     }
 
     /// Makes the second half of a key frame and sends it.
@@ -153,11 +151,11 @@ impl LcmAnimate {
         if let Err(err) = pose.copy_into(buffer.make_mut(), flags, ..) {
             gst::warning!(CAT, imp = self, "Timestamps lost: {err}");
         }
-        if self.is_stale(epoch) {
-            return Ok(());
-        }
-        gst::trace!(CAT, imp = self, "Outgoing {buffer:?}");
-        self.srcpad.push(buffer).map(|_| ())
+        let push = || {
+            gst::trace!(CAT, imp = self, "Outgoing {buffer:?}");
+            self.srcpad.push(buffer).map(|_| ())
+        };
+        self.pushing(|state| state.is_stale(epoch), push).unwrap_or(Ok(()))
     }
 
     /// A live stream goes on without a key frame or two; any other must be complete.
