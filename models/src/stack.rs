@@ -24,6 +24,7 @@ pub struct SharedAutoencoder(Arc<Autoencoder>);
 unsafe impl Send for SharedAutoencoder {}
 
 impl From<Autoencoder> for SharedAutoencoder {
+    #[expect(clippy::arc_with_non_send_sync, reason = "sent to other threads in the wrapper only")]
     fn from(vae: Autoencoder) -> Self {
         Self(Arc::new(vae))
     }

@@ -13,23 +13,26 @@
  * With `context-frames`, a key frame sees the ones before it. `context-mode=cache` keeps what each of them left in
  * the networks, so that a new one costs one frame; `recompute` runs them all again each time, as MagicAnimate does.
  *
+ * A key frame is made in two halves, on two threads: while one is decoded and sent, the next is denoised already.
+ * The second thread takes no key pose while a key frame waits for the first, so no more than two are under way.
+ *
  * The weights are read on a thread of their own; progress messages (code `load-model`) tell how far it is. Until
  * then key poses wait.
  *
  * ## Offline (`leaky=false`, or `auto` and upstream not live)
  *
- * Nothing is lost: one key pose waits while one is worked on, and then upstream is blocked. Two runs with the same
+ * Nothing is lost: one key pose waits while others are worked on, and then upstream is blocked. Two runs with the same
  * properties give the same bytes.
  *
  * ## Live (`leaky=true`, or `auto` and upstream live)
  *
- * One key pose waits while one is worked on; a newer one takes its place (counted as dropped). So lag never
+ * One key pose waits while others are worked on; a newer one takes its place (counted as dropped). So lag never
  * builds up. The time from a key pose's arrival to its key frame is measured (but for those that wait for the model,
  * the first key frame or a new reference) and answered to the LATENCY query;
  * when a key frame takes longer than that, or for forty seconds all took much less, the pipeline is told to
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
- * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %. A key frame that fails is
- * left out with a warning; eight in a row are an error.
+ * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %: the longer half of a key
+ * frame decides. A key frame that fails is left out with a warning; eight in a row are an error.
  *
  * ## Changes while running
  *
@@ -41,7 +44,8 @@
  * has fields for, all at once, and passes on. It keeps its place among the key poses: the key frame of one that came
  * before it is made with the old values, of one after it with the new. A field of the wrong type or out of range is
  * named in a warning, and then nothing of the event is used here. Events that wait for the same key pose become one,
- * newer values winning. A flush drops events that wait behind key poses.
+ * newer values winning. A flush drops events that wait, for this element or, used already, behind a key frame that
+ * is not finished.
  *
  * |[
  * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink

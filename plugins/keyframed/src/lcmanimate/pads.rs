@@ -131,7 +131,7 @@ impl Filter for LcmAnimate {
             state.end();
         }
         // A key frame under way is finished first: networks cannot be interrupted.
-        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the worker: {err}"))
+        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the task: {err}"))
     }
 }
 
