@@ -14,6 +14,7 @@ pub mod device;
 pub mod error;
 pub mod film;
 pub mod generator;
+pub mod kernels;
 pub mod nn;
 pub mod reference;
 pub mod registry;
