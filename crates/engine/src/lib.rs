@@ -38,7 +38,7 @@ pub mod warp;
 pub use counters::{Counters, Latencies};
 pub use error::{EngineError, GenerateError, InterpolateError};
 pub use frame::{Frame, Nanos, SECOND, Timed};
-pub use generate::{KeyframeGenerator, Mailbox, Policy, SendError, Waiting};
+pub use generate::{KeyframeGenerator, Mailbox, Policy, SendError, Unfinished, Waiting};
 pub use grid::{Grid, Rate};
 pub use interpolate::{Crossfade, Interpolator, Repeat, Rung};
 pub use ladder::{Ladder, LadderConfig};

@@ -14,10 +14,10 @@ use crate::{
     reference::ProjectedBank,
     registry,
     scheduler::{self, Scheduler},
-    stack::{self, Stack},
+    stack::{self, SharedAutoencoder, Stack},
     unet::{UNet, UNetConfig},
 };
-use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
+use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos, Unfinished};
 use std::collections::VecDeque;
 use tch::{Kind, Tensor};
 
@@ -233,16 +233,23 @@ impl LcmGenerator {
         Ok(())
     }
 
-    fn animate(&mut self, pose: &Frame, reference: &ReferenceState) -> Result<Frame> {
+    /// Clean latents of one new frame, which later ones will see.
+    fn animate(&mut self, pose: &Frame) -> Result<Tensor, GenerateError> {
+        let reference = self.reference.as_ref().ok_or(GenerateError::NoReference)?;
         let _running = self.place.enter();
+        let context = self.new_frame(pose, reference).map_err(failed)?;
+        let latents = context.latents.shallow_clone();
+        self.context.push_back(context);
+        self.trim();
+        Ok(latents)
+    }
+
+    fn new_frame(&self, pose: &Frame, reference: &ReferenceState) -> Result<Context> {
         let manifest = self.model.manifest();
         let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
         let embedded = self.stack.controlnet.embed_condition(&pose)?;
         let (latents, states) = self.denoise(&embedded, &reference.banks)?;
-        let image = self.stack.vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
-        self.context.push_back(Context { latents, embedded, states });
-        self.trim();
-        picture::frame(&(image / 2.0 + 0.5))
+        Ok(Context { latents, embedded, states })
     }
 
     /// Clean latents `[1, c, 1, h, w]` of one new frame, and what it leaves at each step.
@@ -318,17 +325,26 @@ impl KeyframeGenerator for LcmGenerator {
         self.refer(reference).map_err(failed)
     }
 
-    fn generate(&mut self, pose: &Frame, _pts: Nanos) -> Result<Frame, GenerateError> {
-        // Taken out so that the context can change meanwhile.
-        let reference = self.reference.take().ok_or(GenerateError::NoReference)?;
-        let made = self.animate(pose, &reference);
-        self.reference = Some(reference);
-        made.map_err(failed)
+    /// Up to clean latents; decoding them is the second half.
+    fn begin(&mut self, pose: &Frame, _pts: Nanos) -> Result<Unfinished, GenerateError> {
+        let latents = self.animate(pose)?;
+        let (vae, place) = (self.stack.vae.clone(), self.place);
+        Ok(Unfinished::new(move || picture_of(&vae, place, &latents).map_err(failed)))
     }
 
     fn reset(&mut self) {
         self.context.clear();
     }
+}
+
+/// The picture of clean latents `[1, c, 1, h, w]`.
+fn picture_of(vae: &SharedAutoencoder, place: Place, latents: &Tensor) -> Result<Frame> {
+    let _running = place.enter();
+    let image = vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
+    if image.isfinite().all().int64_value(&[]) == 0 {
+        return Err(ModelError::Input("the decoded picture has values that are no finite numbers".into()));
+    }
+    picture::frame(&(image / 2.0 + 0.5))
 }
 
 fn failed(error: ModelError) -> GenerateError {
