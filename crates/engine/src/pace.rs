@@ -9,7 +9,7 @@ use crate::{
     frame::{Nanos, SECOND, Timed},
     grid::{Grid, Rate},
     interpolate::Rung,
-    ladder::{Ladder, LadderConfig, Reason},
+    ladder::{Ladder, LadderConfig},
 };
 
 /// Settings of a [`Pacer`].
