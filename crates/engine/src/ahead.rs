@@ -188,7 +188,8 @@ impl<P> Ahead<P> {
             let Some(first) = open.first() else { continue };
             let judged = self.judged(first.slot.pair());
             let verdict = match judged {
-                Some(Verdict::Film) if !film => Verdict::Light,
+                // What is begun is finished.
+                Some(Verdict::Film) if !film && self.motion != Some(first.slot.pair()) => Verdict::Light,
                 // Judged to fit, but it falls behind: what cannot be there in time is not begun.
                 Some(Verdict::Film) if !self.in_time(now, &open[..1]) => Verdict::Missed,
                 Some(verdict) => verdict,
