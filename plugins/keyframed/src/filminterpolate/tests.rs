@@ -192,9 +192,12 @@ fn slow_film_gives_way_to_light_rungs_and_no_tick_waits() {
     }
     assert_eq!(changes(&bus), [["warp", "film", "calm"]]);
     let (now, pts, _) = tick(&mut h);
-    key(&mut h, 100, pts + 200);
-    eventually("the next pair", || stat(&h, "prepared") > 0);
-    assert_eq!(tick(&mut h), (now + 40, pts + 40, FILM));
+    // The last one took 80 ms, and so much time there is.
+    key(&mut h, 100, pts + 40);
+    key(&mut h, 100, pts + 120);
+    eventually("the next pair", || stat(&h, "prepared") == 1);
+    assert_eq!(tick(&mut h), (now + 40, pts + 40, 100));
+    assert_eq!(tick(&mut h), (now + 80, pts + 80, FILM));
     h.element().unwrap().set_bus(None);
 }
 
@@ -265,6 +268,8 @@ fn a_new_rate_in_mid_stream() {
     // The new grid starts at the last key frame; 100, 120 and 140 lie between. What FILM was busy with is of no use.
     eventually("the pair at the new rate", || stat(&h, "prepared") == 3);
     assert_eq!(gate.lock().asked, 4);
+    // The task sleeps until the next tick of the old grid.
+    h.crank_single_clock_wait().unwrap();
     let mut seen = Vec::new();
     while seen.last().is_none_or(|(pts, _)| *pts < 160) {
         let (_, pts, grey) = tick(&mut h);
