@@ -334,7 +334,8 @@ fn what_waits_is_bounded_and_told() {
     assert_eq!(stat(&h, "waiting"), 17);
     h.set_time(300 * MS).unwrap();
     assert_eq!(stat(&h, "waiting-age"), 290_000_000, "the first of them is of 10 ms");
-    h.element().unwrap().set_property("latency", 100_000_000u64);
+    // 400 ms are 10; the first tick is due after 360.
+    h.element().unwrap().set_property("latency", 300_000_000u64);
     key(&mut h, 100, 1000);
-    assert_eq!(stat(&h, "waiting"), 7);
+    assert_eq!(stat(&h, "waiting"), 12);
 }
