@@ -89,8 +89,16 @@ fn live(gate: &Arc<Gate>) -> Harness {
     *imp.film() = Film::Ready(Box::new(Gated(gate.clone())));
     h.set_upstream_latency(100 * MS);
     h.set_time(gst::ClockTime::ZERO).unwrap();
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
     key(&mut h, 0, 0);
-    eventually("FILM", || text(&h, "rung") == "film");
+    let mut told = Vec::new();
+    eventually("FILM", || {
+        told.extend(changes(&bus));
+        !told.is_empty()
+    });
+    assert_eq!(told, [["warp", "film", "limit"]]);
+    element.set_bus(None);
     h
 }
 
