@@ -2,6 +2,7 @@
 
 use crate::{
     error::{ModelError, Result},
+    kernels::Activation,
     nn::{Conv2d, Pass},
     reference::Features,
     unet::{Entry, UNetConfig, check_conditions},
@@ -134,9 +135,9 @@ impl ConditionEmbedding {
     }
 
     fn forward(&self, image: &Tensor) -> Tensor {
-        let mut x = self.conv_in.forward(image).silu();
+        let mut x = self.conv_in.forward_then(image, Activation::Silu);
         for block in &self.blocks {
-            x = block.forward(&x).silu();
+            x = block.forward_then(&x, Activation::Silu);
         }
         self.conv_out.forward(&x)
     }
@@ -237,7 +238,7 @@ impl ControlNet {
     }
 
     fn run(&self, sample: &Tensor, embedded: &Tensor, scale: f64, pass: &Pass) -> ControlNetResiduals {
-        let mut x = self.entry.conv_in.forward(sample) + embedded;
+        let mut x = self.entry.conv_in.forward_plus(sample, embedded);
         let mut skips = vec![x.shallow_clone()];
         for block in &self.entry.down_blocks {
             x = block.forward(x, &mut skips, pass);

@@ -50,7 +50,7 @@ impl FilmInterpolator {
         let config: FilmConfig = model.network("film", &table)?;
         let place = placement.resolve(config.filters)?;
         let _running = place.enter();
-        let source = model.source(Role::Film, place.device, place.kind())?;
+        let source = model.source(Role::Film, place.device, place.kind())?.packed(place.packs());
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;
         Ok(Self::with(film, place))
