@@ -112,6 +112,26 @@ pub fn interval_of(rate: f64) -> Option<Nanos> {
     (rate > 0.0).then(|| bounded((SECOND as f64 / rate).min(1e15) as Nanos))
 }
 
+/// When a generator that takes one key pose at a time will be free for the next one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Turn(Nanos);
+
+impl Turn {
+    /// Whether a key pose at `pts` would find the generator free. Frames come every `step`, so half a one early is
+    /// as near as it gets.
+    pub fn is_near(self, pts: Nanos, step: Nanos) -> bool {
+        pts.saturating_add(step / 2) >= self.0
+    }
+
+    /// The generator is given a key pose at `pts`; it sustains one every `interval`. What comes early or late by less
+    /// than a `step` is added up, so that the average is that interval.
+    pub fn take(&mut self, pts: Nanos, step: Nanos, interval: Nanos) {
+        // One that came much too early (W frames have passed) is replaced or replaces another: it adds up no further.
+        let from = self.0.clamp(pts.saturating_sub(step), pts.saturating_add(interval));
+        self.0 = from.saturating_add(interval);
+    }
+}
+
 /// Share of the generator's time that is asked for: the rest takes up what varies, so that no key pose has to wait.
 const LOAD: f64 = 0.9;
 

@@ -12,7 +12,7 @@ use ringbuf::{
 use crate::{
     error::EngineError,
     frame::{Frame, Nanos, SECOND, Timed},
-    rate::{LambdaControl, interval_of},
+    rate::{LambdaControl, Turn, interval_of},
     thumbnail::Thumbnail,
 };
 
@@ -160,10 +160,16 @@ impl Rule {
 
     /// Decides on the next frame, `mse` away from the last key pose. The first frame's is ignored.
     pub fn decide(&mut self, mse: f64) -> Decision {
+        self.decide_if(mse, true)
+    }
+
+    /// As [`decide`](Self::decide); while the generator is not `free` no motion makes a key pose, which would only grow
+    /// old in front of it. The first frame that finds it free is further along.
+    fn decide_if(&mut self, mse: f64, free: bool) -> Decision {
         self.since += 1;
         let decision = if self.stats.input == 0 {
             Decision::Key(KeyReason::First)
-        } else if mse >= self.lambda {
+        } else if free && mse >= self.lambda {
             Decision::Key(KeyReason::Motion)
         } else if self.since < self.config.window {
             Decision::Skip
@@ -230,6 +236,8 @@ pub struct Selector {
     control: Option<LambdaControl>,
     /// The shortest time between key poses that what comes behind can sustain; 0 if that is not known.
     sustained: Nanos,
+    /// When it will be free.
+    turn: Turn,
     /// Time of the last frame.
     last: Nanos,
 }
@@ -243,7 +251,8 @@ impl Selector {
         let control =
             interval_of(config.target_key_rate).map(|every| LambdaControl::new(every, config.lambda));
         let recent = HeapRb::new(config.window.clamp(1, MAX_RECENT) as usize);
-        Ok(Self { rule: Rule::new(config)?, key: None, recent, control, sustained: 0, last: 0 })
+        let rule = Rule::new(config)?;
+        Ok(Self { rule, key: None, recent, control, sustained: 0, turn: Turn::default(), last: 0 })
     }
 
     /// Decides on the next pose frame.
@@ -256,13 +265,16 @@ impl Selector {
         self.notice_gap(pts);
         self.steer(&pose, pts);
         let mse = self.key.as_ref().map_or(0.0, |key| key.mse(&pose));
-        let decision = self.rule.decide(mse);
+        let step = pts.saturating_sub(self.last);
+        let free = self.turn.is_near(pts, step);
+        let decision = self.rule.decide_if(mse, free);
         self.last = pts;
         if self.control.is_some() {
             self.recent.push_overwrite(Timed::new(pts, pose.clone()));
         }
         if let Decision::Key(_) = decision {
             self.key = Some(pose);
+            self.turn.take(pts, step, self.sustained);
             if let Some(control) = &mut self.control {
                 control.selected();
             }
@@ -276,6 +288,7 @@ impl Selector {
         let longest = MOST_APART.max(control.interval());
         if pts < self.last || pts - self.last > longest {
             self.recent.clear();
+            self.turn = Turn::default();
             control.interrupted();
         }
     }
@@ -299,7 +312,9 @@ impl Selector {
             control.rest_at(floor);
             // Where every frame could be a key pose there is nothing to hold back.
             let all = floor > 0.0 && interval <= pts.saturating_sub(self.last);
-            let lambda = if all { floor } else { control.lambda().max(floor) };
+            let turns = self.sustained >= interval;
+            let eased = control.lambda() * if turns { EASED } else { 1.0 };
+            let lambda = if all { floor } else { eased.max(floor) };
             self.rule.set_lambda(lambda);
         }
     }
@@ -313,8 +328,9 @@ impl Selector {
     }
 
     /// Key poses should come no more often than every `interval`: what the generator sustains. λ is raised as far
-    /// as that needs, whether it is fixed or follows a target. Motion is looked at over W frames at most, so it
-    /// helps little beyond; nothing ever comes later than W frames for it.
+    /// as that needs, whether it is fixed or follows a target, and none comes for its motion before its
+    /// [turn](Turn). Motion is looked at over W frames at most, so λ helps little beyond; nothing ever comes later
+    /// than W frames for it.
     pub fn set_sustained(&mut self, interval: Nanos) {
         self.sustained = interval;
         self.adopt();
@@ -342,6 +358,7 @@ impl Selector {
         let config = self.rule.config.clone();
         self.key = None;
         self.recent.clear();
+        self.turn = Turn::default();
         self.control = self.wanted(&config).map(|every| LambdaControl::new(every, config.lambda));
         let lambda = config.lambda;
         let stats = SelectStats { lambda, ..Default::default() };
@@ -377,6 +394,10 @@ impl Selector {
         self.rule.stats()
     }
 }
+
+/// Where turns hold key poses back, λ may be a little lower than what gives as many: no turn passes unused because λ
+/// was not quite reached when it came.
+const EASED: f64 = 0.75;
 
 /// Pose frames further apart than this, and than the wanted time between key poses, are not of one stretch of motion.
 const MOST_APART: Nanos = 2 * SECOND;
