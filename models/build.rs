@@ -1,9 +1,10 @@
-//! Compiles the C++ shim against the same libtorch that `torch-sys` links, and
+//! Compiles the C++ shims against the same libtorch that `torch-sys` links, and
 //! gives this crate's tests an rpath to it.
 use std::{env, path::PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=src/torch_ext.cc");
+    println!("cargo:rerun-if-changed=src/torch_cuda.cc");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") else {
         return;
@@ -22,5 +23,6 @@ fn main() {
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("src/torch_ext.cc")
+        .file("src/torch_cuda.cc")
         .compile("keyframed_torch_ext");
 }

@@ -117,7 +117,7 @@ impl Timer {
 /// The best of three sizes that networks of this kind are made of.
 fn convolution_peak(place: Place, timer: &Timer) -> f64 {
     let _running = place.enter();
-    let kind = if place.is_reduced() { Kind::BFloat16 } else { place.kind() };
+    let kind = place.product_kind();
     let rate = |(channels, side, batch): (i64, i64, i64)| {
         let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
         let x = crate::torch_ext::channels_last(&random([batch, channels, side, side]));

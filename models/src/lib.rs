@@ -20,6 +20,7 @@ pub mod registry;
 pub mod scheduler;
 pub mod stack;
 pub mod taesd;
+pub mod torch_cuda;
 pub mod torch_ext;
 pub mod unet;
 pub mod vae;

@@ -12,7 +12,7 @@ use crate::{
     reference::{Bank, ProjectedBank, Reference},
     unet::{UNet, UNetConfig},
 };
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What the prompts say, as the text encoder's hidden states `[1, n, d]`.
 #[derive(Debug)]
@@ -194,7 +194,8 @@ impl Stack {
     }
 
     fn timestep(&self, t: i64) -> Tensor {
-        Tensor::from_slice(&[t]).to_device(self.device)
+        // Filled where it is needed: nothing is copied to the device, which a CUDA graph could not note.
+        Tensor::full([1], t, (Kind::Int64, self.device))
     }
 }
 
@@ -245,10 +246,10 @@ fn load_text(dir: &ModelDir, place: Place) -> Result<Text> {
     if !dir.has(Role::TextEmbedding) {
         let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
         let config: ClipTextConfig = dir.network("text_encoder", &table)?;
-        let source = dir.source(Role::TextEncoder, place.device, place.kind())?;
+        let source = dir.source(Role::TextEncoder, place.device, Kind::Float)?;
         let clip = ClipText::new(&source.root(), &config)?;
         source.finish()?;
-        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?;
+        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?.to_kind(place.kind());
         return Ok(Text { unconditional: empty.shallow_clone(), conditional: empty });
     }
     let tensors = dir.tensors(Role::TextEmbedding)?;

@@ -50,7 +50,8 @@ impl FilmInterpolator {
         let config: FilmConfig = model.network("film", &table)?;
         let place = placement.resolve(config.filters)?;
         let _running = place.enter();
-        let source = model.source(Role::Film, place.device, place.kind())?;
+        // Flow in 16 bits is off by pixels on large pictures.
+        let source = model.source(Role::Film, place.device, Kind::Float)?;
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;
         Ok(Self::with(film, place))
