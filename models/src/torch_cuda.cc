@@ -10,10 +10,11 @@
 
 #include <dlfcn.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <exception>
-#include <memory>
-#include <new>
 #include <utility>
 
 namespace {
@@ -125,6 +126,18 @@ int kf_cuda_wait(int device, char *error, size_t length) {
     const VirtualGuardImpl guard(at::kCUDA);
     guard.synchronizeStream(guard.getStream(cuda(device)));
   });
+}
+
+// `length` bytes as a tensor on a CUDA device; the caller owns the result. They go through memory that the device
+// reads by itself, so the call does not wait for it; libtorch keeps that memory until the copy is done.
+void *kf_cuda_upload(const uint8_t *bytes, int64_t length, int device, char *error, size_t space) {
+  at::Tensor *made = nullptr;
+  guarded(error, space, [&] {
+    auto staged = at::empty({length}, at::TensorOptions().dtype(at::kByte).pinned_memory(true));
+    std::memcpy(staged.data_ptr(), bytes, static_cast<size_t>(length));
+    made = new at::Tensor(staged.to(cuda(device), /*non_blocking=*/true));
+  });
+  return made;
 }
 
 // Bytes of tensors on a CUDA device at most so far, and what the allocator took for them.

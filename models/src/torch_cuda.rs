@@ -5,10 +5,18 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     ptr::NonNull,
 };
+use tch::{Device, Kind, Tensor};
 
 unsafe extern "C" {
     fn kf_cuda_has_bfloat16(device: c_int) -> c_int;
     fn kf_cuda_wait(device: c_int, error: *mut c_char, length: usize) -> c_int;
+    fn kf_cuda_upload(
+        bytes: *const u8,
+        length: i64,
+        device: c_int,
+        error: *mut c_char,
+        space: usize,
+    ) -> *mut c_void;
     fn kf_cuda_memory(device: c_int, tensors: *mut i64, taken: *mut i64) -> c_int;
     fn kf_graph_available() -> c_int;
     fn kf_graph_new(device: c_int, error: *mut c_char, length: usize) -> *mut c_void;
@@ -37,6 +45,33 @@ pub fn has_bfloat16(device: usize) -> bool {
 pub fn wait(device: usize) -> Result<()> {
     // SAFETY: `call` hands over a buffer and its length.
     call(|error, length| unsafe { kf_cuda_wait(number(device), error, length) })
+}
+
+/// Bytes as a tensor on a CUDA device, through pinned memory and without waiting for the device.
+///
+/// # Errors
+/// [`ModelError::Input`] with what the device says.
+pub fn upload(bytes: &[u8], device: usize) -> Result<Tensor> {
+    let mut error: [c_char; 512] = [0; 512];
+    let length = i64::try_from(bytes.len()).unwrap_or(0);
+    // SAFETY: `length` bytes are there; the result is a fresh `at::Tensor*` that `from_ptr` owns from here on.
+    unsafe {
+        let made = kf_cuda_upload(bytes.as_ptr(), length, number(device), error.as_mut_ptr(), error.len());
+        if made.is_null() {
+            return Err(ModelError::Input(format!("CUDA: {}", message(&error))));
+        }
+        Ok(Tensor::from_ptr(made.cast()))
+    }
+}
+
+/// Bytes from a CUDA device, once they are there: libtorch pins the memory that such a copy goes to.
+///
+/// # Errors
+/// [`ModelError::Input`] with what the device says, which may be about earlier work.
+pub fn download(bytes: &Tensor, device: usize) -> Result<Tensor> {
+    let copy = bytes.f_to_device_(Device::Cpu, Kind::Uint8, true, true)?;
+    wait(device)?;
+    Ok(copy)
 }
 
 /// Most bytes on a CUDA device so far.
@@ -143,7 +178,8 @@ mod tests {
     #[test]
     fn without_a_device_everything_says_so() {
         let none = cuda_devices();
-        assert!(!has_bfloat16(none) && memory(none).is_none() && wait(none).is_err());
+        assert!(!has_bfloat16(none) && memory(none).is_none());
+        assert!(wait(none).is_err() && upload(&[1, 2, 3], none).is_err());
         let mut runs = 0;
         let captured = Graph::capture(none, || {
             runs += 1;
