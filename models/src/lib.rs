@@ -15,6 +15,7 @@ pub mod error;
 pub mod film;
 pub mod generator;
 pub mod nn;
+pub mod random;
 pub mod reference;
 pub mod registry;
 mod rows;

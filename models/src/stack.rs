@@ -3,7 +3,7 @@
 use crate::{
     appearance::AppearanceEncoder,
     autoencoder::{Autoencoder, AutoencoderConfig},
-    checkpoint::{ModelDir, Role},
+    checkpoint::{MANIFEST, ModelDir, Role, network},
     clip::{ClipText, ClipTextConfig},
     controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals, Steering},
     device::Place,
@@ -12,6 +12,7 @@ use crate::{
     reference::{Bank, ProjectedBank, Reference},
     unet::{UNet, UNetConfig},
 };
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// What the prompts say, as the text encoder's hidden states `[1, n, d]`.
@@ -50,7 +51,7 @@ impl Stack {
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
         let source = dir.source(Role::Vae, device, kind)?;
-        let vae = Autoencoder::new(&source.root(), &vae_config(dir)?)?;
+        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
         source.finish()?;
         let source = dir.source(Role::Controlnet, device, kind)?;
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
@@ -80,7 +81,7 @@ impl Stack {
             )
         } else if !fits(image.width) || !fits(image.height) {
             format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
-        } else if vae_config(dir)?.latent_channels() != self.unet.config().in_channels {
+        } else if vae_of(dir)?.latent_channels() != self.unet.config().in_channels {
             "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
         } else {
             return Ok(());
@@ -229,16 +230,20 @@ pub fn load_unet(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<UNet> 
     Ok(unet)
 }
 
-fn vae_config(dir: &ModelDir) -> Result<AutoencoderConfig> {
-    let table = &dir.manifest().networks.vae;
+/// The configuration of whichever autoencoder `table` of the manifest `file` names.
+pub(crate) fn vae_config(file: &Path, table: &toml::Table) -> Result<AutoencoderConfig> {
     match table.get("_class_name").and_then(toml::Value::as_str) {
-        None | Some("AutoencoderKL") => dir.network("vae", table).map(AutoencoderConfig::Kl),
-        Some("AutoencoderTiny") => dir.network("vae", table).map(AutoencoderConfig::Tiny),
+        None | Some("AutoencoderKL") => network(file, "vae", table).map(AutoencoderConfig::Kl),
+        Some("AutoencoderTiny") => network(file, "vae", table).map(AutoencoderConfig::Tiny),
         Some(other) => Err(ModelError::BadFile {
-            file: dir.dir().to_owned(),
+            file: file.to_owned(),
             reason: format!("networks.vae: `{other}` is no autoencoder that is known"),
         }),
     }
+}
+
+fn vae_of(dir: &ModelDir) -> Result<AutoencoderConfig> {
+    vae_config(&dir.dir().join(MANIFEST), &dir.manifest().networks.vae)
 }
 
 /// The stored embedding, or else the empty prompt through the text encoder.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keyframed_models::{
     ContextMode, DeviceChoice, DtypeChoice, ModelDir, Placement, Settings,
-    bench::{Cost, Costs, measure},
+    bench::{Cost, Costs, Way, measure},
     device::share,
 };
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub struct Plan {
     pub context_frames: Option<usize>,
     /// How they are seen.
     pub context_mode: ContextMode,
+    /// The order of denoising steps, and whether CUDA graphs may be used. The live run is sequential.
+    pub way: Way,
     /// Threads of one operation; as many as it has live if `None`.
     pub threads: Option<usize>,
     /// Length of the live run; none if zero.
@@ -67,7 +69,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<Report> {
         let threads = Some(plan.threads.unwrap_or_else(|| share(work)));
         Placement { device: plan.device, dtype: plan.dtype, threads }
     };
-    let costs = measure(&model, &settings, placement, EACH)
+    let costs = measure(&model, &settings, placement, plan.way, EACH)
         .with_context(|| format!("measuring the model {}", plan.model))?;
     let live = match plan.live.is_zero() {
         true => None,
@@ -100,7 +102,9 @@ impl Report {
             "width": self.size.0,
             "height": self.size.1,
             "device": self.device.to_string(),
-            "dtype": if self.costs.reduced { "bf16" } else { "f32" },
+            "dtype": self.costs.dtype,
+            "schedule": self.costs.way.schedule.to_string(),
+            "cuda_graph": self.costs.replayed,
             "threads": self.costs.threads,
             "steps": self.settings.steps,
             "context_frames": self.settings.context_frames,
@@ -112,6 +116,9 @@ impl Report {
             "in_betweens": list(&self.costs.in_betweens),
             "live": self.live.as_ref().map(Live::json),
             "peak_bytes": crate::memory::peak_bytes(),
+            "device_memory": self.costs.device_memory.map(|memory| {
+                json!({ "tensors_bytes": memory.tensors, "taken_bytes": memory.taken })
+            }),
         })
     }
 }

@@ -113,7 +113,7 @@ pub struct Animation {
     pub model: String,
     /// `auto`, `cpu`, `cuda`, `cuda:N`.
     pub device: String,
-    /// `auto`, `f32`, `bf16`.
+    /// `auto`, `f32`, `bf16`, `f16`.
     pub dtype: String,
     /// `recompute`.
     pub context_mode: String,

@@ -42,7 +42,7 @@ pub trait OpenModel: Send + Sync {
     /// Folder of the reference pictures that come with it, which may not exist.
     fn avatars(&self) -> PathBuf;
     /// Reads the weights: seconds, for large models more. `device` is auto, cpu, cuda or cuda:N, `dtype` auto,
-    /// f32 or bf16.
+    /// f32, bf16 or f16.
     fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>>;
 }
 

@@ -53,8 +53,14 @@ pub enum Dtype {
     #[enum_value(name = "float32", nick = "f32")]
     F32,
     /// 16 bits.
-    #[enum_value(name = "bfloat16 for convolutions and matrix products", nick = "bf16")]
+    #[enum_value(
+        name = "bfloat16: all of the networks on CUDA, convolutions and products on a CPU",
+        nick = "bf16"
+    )]
     Bf16,
+    /// 16 bits, on CUDA devices only.
+    #[enum_value(name = "float16, on CUDA devices only", nick = "f16")]
+    F16,
 }
 
 impl Dtype {
@@ -63,6 +69,7 @@ impl Dtype {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
