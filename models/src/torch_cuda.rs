@@ -2,7 +2,9 @@
 
 use crate::error::{ModelError, Result};
 use std::{
+    any::Any,
     ffi::{CStr, c_char, c_int, c_void},
+    panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
 };
 use tch::{Device, Kind, Tensor};
@@ -107,6 +109,13 @@ fn call(run: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<()> {
     Err(ModelError::Input(format!("CUDA: {}", message(&error))))
 }
 
+/// The first line of what a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 fn message(text: &[c_char]) -> String {
     // SAFETY: the buffer was zeroed and the shim writes at most its length, with the final zero.
     let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
@@ -130,6 +139,13 @@ impl Graph {
     /// Those of `work`, or [`ModelError::Input`] for work that cannot be noted, such as one that waits for the
     /// device or copies from ordinary memory to it.
     pub fn capture<T>(device: usize, mut work: impl FnMut() -> Result<T>) -> Result<(Self, T)> {
+        // Most of tch's calls panic with what libtorch throws; the stream must be left in any case.
+        let mut work = || match catch_unwind(AssertUnwindSafe(&mut work)) {
+            Ok(done) => done,
+            Err(panic) => {
+                Err(ModelError::Input(format!("not possible in a CUDA graph: {}", said(panic.as_ref()))))
+            }
+        };
         let mut error: [c_char; 512] = [0; 512];
         // SAFETY: the buffer outlives the call.
         let handle = unsafe { kf_graph_new(number(device), error.as_mut_ptr(), error.len()) };
@@ -187,5 +203,13 @@ mod tests {
         });
         assert!(matches!(captured, Err(ModelError::Input(reason)) if reason.starts_with("CUDA: ")));
         assert_eq!(runs, 0);
+    }
+
+    /// With the CUDA build's folder in `LD_LIBRARY_PATH`, a device or not.
+    #[test]
+    fn graphs_are_known_where_the_cuda_part_is_loaded() {
+        cuda_devices();
+        let loaded = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        assert_eq!(has_graphs(), loaded.contains("/libtorch_cuda.so"));
     }
 }
