@@ -88,7 +88,6 @@ fn every_network_stays_near_float32() {
     };
     let (wide, narrow) = (run(full()), run(native()));
     let errors: Vec<_> = wide.iter().map(|(name, wide)| (name, error(&narrow[name], wide))).collect();
-    println!("scaled errors: {errors:.1e?}");
     for (name, wide) in &wide {
         assert_eq!((wide.kind(), narrow[name].kind()), (Kind::Float, Kind::BFloat16), "{name}: no autocast");
     }
@@ -119,7 +118,6 @@ fn key_frames_stay_near_those_in_float32() {
         for (a, b) in wide.iter().zip(&narrow) {
             let total: u64 = a.data().iter().zip(b.data()).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
             let mean = total as f64 / a.data().len() as f64;
-            println!("guidance {guidance_scale}: mean difference {mean:.2} levels");
             assert!(mean > 0.0 && mean < 2.0, "guidance {guidance_scale}: mean difference {mean} levels");
         }
     }
