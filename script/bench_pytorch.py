@@ -18,7 +18,7 @@ from diffusers.models import AutoencoderKL
 from einops import rearrange
 from safetensors.torch import load_file
 
-from bench_pytorch_model import Scheduler, Weights, motion_model
+from bench_pytorch_model import Scheduler, Weights
 
 # The scaled error that float32 allows over a whole key frame.
 TOLERANCE = 1e-4
@@ -253,6 +253,7 @@ def arguments():
     parser.add_argument("--magic-animate", type=Path, required=True)
     parser.add_argument("--keyframed", required=True)
     parser.add_argument("--dump", default="")
+    parser.add_argument("--random-motion", default="")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--motion", type=int, default=0)
     parser.add_argument("--only-motion", action="store_true")
@@ -260,6 +261,8 @@ def arguments():
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.motion and not options.random_motion:
+        parser.error("--motion needs --random-motion, the program that makes such a model")
     if options.only_motion and not options.motion or options.motion == 1 or options.motion > 24:
         parser.error("--motion takes 2 to 24 key frames, and --only-motion needs it")
     cores = len(os.sched_getaffinity(0))
@@ -281,7 +284,8 @@ def main():
         if not options.only_motion:
             results.append(run_model(options.model, 1, options, folder))
         if options.motion:
-            model = motion_model(options.model, folder / "motion", options.motion - 1)
+            model = folder / "motion"
+            run([options.random_motion, str(options.model), str(options.motion - 1), str(model)])
             results.append(run_model(model, options.motion, options, folder))
     for result in results:
         result["ratio"] = {name: ratio for name, (_, _, ratio) in rows(result).items()}

@@ -1,14 +1,12 @@
 """A model directory's networks as the original's classes, for script/bench-pytorch."""
 
-import hashlib
 import inspect
 import re
-import shutil
 import sys
 import tomllib
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 
 class Weights:
@@ -125,44 +123,3 @@ class Scheduler:
             return clean
         alpha = self.alphas[self.timesteps[index + 1]]
         return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise[index + 1 : index + 2]
-
-
-def motion_model(source, target, context):
-    """A copy of the model directory `source` with random motion modules and the original's pooled norms."""
-    from magicanimate.models.unet_controlnet import UNet3DConditionModel
-
-    target.mkdir(parents=True)
-    weights = Weights(source)
-    config = weights.manifest["networks"]["unet"] | {"use_motion_module": True}
-    network = UNet3DConditionModel(**weights.adapted(UNet3DConditionModel, "unet", config))
-    _, unknown = network.load_state_dict(weights.tensors("unet"), strict=False)
-    if unknown:
-        sys.exit(f"bench-pytorch: {source}: the original's U-Net has no {unknown}")
-    # They start without effect, which a comparison would not notice.
-    for name, parameter in network.named_parameters():
-        if "motion_modules" in name and "proj_out.weight" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    for entry in weights.manifest["files"].values():
-        for file in entry if isinstance(entry, list) else [entry]:
-            shutil.copy(source / file["path"], target / file["path"])
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, target / "unet.safetensors")
-    data = (target / "unet.safetensors").read_bytes()
-    entry = {"path": '"unet.safetensors"', "sha256": f'"{hashlib.sha256(data).hexdigest()}"', "size": len(data)}
-    text = (source / "model.toml").read_text()
-    unet = {"use_motion_module": "true", "norm_per_frame": "false"}
-    for section, values in (("files.unet", entry), ("networks.unet", unet), ("defaults", {"context_frames": context})):
-        text = replaced(text, section, values)
-    text = re.sub('^name = ".*"', lambda name: name[0][:-1] + ' with random motion modules"', text, count=1, flags=re.M)
-    (target / "model.toml").write_text(text)
-    return target
-
-
-def replaced(text, section, values):
-    """The TOML `text` with values of one section replaced."""
-    head, begin, rest = text.partition(f"[{section}]\n")
-    body, end, tail = rest.partition("\n\n")
-    for name, value in values.items():
-        body, found = re.subn(f"^{name} = .*$", f"{name} = {value}", body, count=1, flags=re.M)
-        if not found:
-            sys.exit(f"bench-pytorch: model.toml: [{section}] has no {name}")
-    return head + begin + body + end + tail

@@ -19,7 +19,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    memory::tune_allocator();
+    keyframed_models::allocator::tune_allocator();
     let cli = cli::Cli::parse();
     if !cli.logs_by_itself() {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));

@@ -1,24 +1,6 @@
-//! Allocator settings and memory figures of this process.
+//! What this process holds.
 
 use std::fs;
-
-/// Lets glibc keep what libtorch frees. By default every large tensor is mapped, faulted in page by page and
-/// unmapped again, which costs more time than the arithmetic on it.
-///
-/// Settings in the environment win: these calls would overrule them.
-pub fn tune_allocator() {
-    const MIB: libc::c_int = 1 << 20;
-    for (variable, parameter, value) in [
-        ("MALLOC_MMAP_THRESHOLD_", libc::M_MMAP_THRESHOLD, 256 * MIB),
-        ("MALLOC_TRIM_THRESHOLD_", libc::M_TRIM_THRESHOLD, 1024 * MIB),
-        ("MALLOC_TOP_PAD_", libc::M_TOP_PAD, 64 * MIB),
-    ] {
-        if std::env::var_os(variable).is_none() {
-            // SAFETY: sets a number in the allocator; no other thread runs yet. A refusal changes nothing.
-            unsafe { libc::mallopt(parameter, value) };
-        }
-    }
-}
 
 /// The most memory this process has held so far, in bytes (`VmHWM`), where the kernel tells.
 pub fn peak_bytes() -> Option<u64> {
@@ -30,9 +12,25 @@ pub fn resident_bytes() -> Option<u64> {
     status("VmRSS:")
 }
 
+/// Its threads.
+pub fn threads() -> Option<u64> {
+    line("Threads:")?.parse().ok()
+}
+
+/// Its open file descriptors.
+pub fn open_files() -> Option<u64> {
+    // The listing itself holds one.
+    fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
+}
+
 fn status(name: &str) -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kib: u64 = line(name)?.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
+}
+
+/// What the kernel says behind `name`.
+fn line(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let found = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(found.trim().to_owned())
 }

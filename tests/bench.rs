@@ -23,7 +23,20 @@ fn the_report_is_whole_and_adds_up() {
     assert_eq!(report["in_betweens"].as_array().map(Vec::len), Some(2));
     // Whatever this machine does meanwhile, pictures come.
     assert!(number("/live/output_frames") > 0.0 && number("/live/latency_ms/p50") > 0.0, "{report:#}");
+    let samples = report.pointer("/live/resident_bytes/samples").and_then(Value::as_array).map(Vec::len);
+    assert_eq!(samples, Some(2), "at the start and at the end: {report:#}");
+    assert_eq!(report.pointer("/live/resident_bytes/growth_percent_after_first_minute"), Some(&Value::Null));
+    assert!(number("/live/minutes/0/output_frames") > 0.0 && number("/live/minutes/0/resident_bytes") > 1e8);
+    assert!(number("/live/file_descriptors/start") > 3.0 && number("/live/threads/end") > 1.0, "{report:#}");
     assert!(number("/peak_bytes") > 1e8);
+}
+
+#[test]
+fn growth_leaves_out_the_live_run() {
+    let output = keyframed().args(["bench", "--growth", "--seconds", "5"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = keyframed().args(["bench", "--growth", "--model", "nowhere"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nowhere"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::{
     device::entering,
     error::{ModelError, Result},
+    kernels::Activation,
     nn::{Conv2d, Pass},
     reference::Features,
     unet::{Entry, UNetConfig, check_conditions},
@@ -135,9 +136,9 @@ impl ConditionEmbedding {
     }
 
     fn forward(&self, image: &Tensor) -> Tensor {
-        let mut x = self.conv_in.forward(image).silu();
+        let mut x = self.conv_in.forward_then(image, Activation::Silu);
         for block in &self.blocks {
-            x = block.forward(&x).silu();
+            x = block.forward_then(&x, Activation::Silu);
         }
         self.conv_out.forward(&x)
     }
@@ -241,7 +242,7 @@ impl ControlNet {
     }
 
     fn run(&self, sample: &Tensor, embedded: &Tensor, scale: f64, pass: &Pass) -> ControlNetResiduals {
-        let mut x = self.entry.conv_in.forward(&entering(sample, self.kind)) + embedded;
+        let mut x = self.entry.conv_in.forward_plus(&entering(sample, self.kind), embedded);
         let mut skips = vec![x.shallow_clone()];
         for block in &self.entry.down_blocks {
             x = block.forward(x, &mut skips, pass);

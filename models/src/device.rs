@@ -212,6 +212,11 @@ impl Place {
         self.product_kind() != Kind::Float
     }
 
+    /// Whether convolutions gain from kernels in the processor library's own layout.
+    pub(crate) fn packs(&self) -> bool {
+        self.device == Device::Cpu && !self.is_reduced()
+    }
+
     /// Whether other work can go on beside an operation.
     pub fn leaves_a_core(&self) -> bool {
         self.device == Device::Cpu && self.threads < cores()

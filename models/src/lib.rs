@@ -4,6 +4,7 @@
 //! configuration names, so the small embedded model and the full-size
 //! checkpoints run through the same code.
 
+pub mod allocator;
 pub mod appearance;
 pub mod autoencoder;
 pub mod bench;
@@ -14,6 +15,7 @@ pub mod device;
 pub mod error;
 pub mod film;
 pub mod generator;
+pub mod kernels;
 pub mod nn;
 pub mod random;
 pub mod reference;

@@ -50,14 +50,14 @@ impl Stack {
         let (manifest, device, kind) = (dir.manifest(), place.device, place.kind());
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
-        let source = dir.source(Role::Vae, device, kind)?;
+        let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
         let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
         source.finish()?;
-        let source = dir.source(Role::Controlnet, device, kind)?;
+        let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
         let controlnet = ControlNet::new(&source.root(), &network)?;
         source.finish()?;
-        let source = dir.source(Role::Appearance, device, kind)?;
+        let source = dir.source(Role::Appearance, device, kind)?.packed(place.packs());
         let network = match &manifest.networks.appearance {
             Some(table) => dir.network("appearance", table)?,
             None => config.clone(),
@@ -224,7 +224,7 @@ impl Poses<'_> {
 /// As [`Stack::load`].
 pub fn load_unet(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<UNet> {
     let config: UNetConfig = dir.network("unet", &dir.manifest().networks.unet)?;
-    let source = dir.unet(lora_scale, place.device, place.kind())?;
+    let source = dir.unet(lora_scale, place.device, place.kind())?.packed(place.packs());
     let unet = UNet::new(&source.root(), &config)?;
     source.finish()?;
     Ok(unet)

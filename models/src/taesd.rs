@@ -6,6 +6,7 @@
 
 use crate::{
     error::{ModelError, Result},
+    kernels::Activation,
     nn::Conv2d,
     vars::Vars,
 };
@@ -100,9 +101,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let h = self.convs[0].forward(x).relu();
-        let h = self.convs[1].forward(&h).relu();
-        (self.convs[2].forward(&h) + x).relu()
+        let h = self.convs[0].forward_then(x, Activation::Relu);
+        let h = self.convs[1].forward_then(&h, Activation::Relu);
+        self.convs[2].forward_plus(&h, x).relu()
     }
 }
 
@@ -120,8 +121,15 @@ fn run(layers: &[Layer], x: Tensor) -> Tensor {
         Layer::Conv(conv) => conv.forward(&x),
         Layer::Block(block) => block.forward(&x),
         Layer::Relu => x.relu(),
-        Layer::Double => crate::vae::double(&x),
+        Layer::Double => double(&x),
     })
+}
+
+/// Nearest-neighbour upsampling by two.
+fn double(x: &Tensor) -> Tensor {
+    let size = x.size();
+    let (h, w) = (size[2], size[3]);
+    x.upsample_nearest2d([2 * h, 2 * w], None, None)
 }
 
 fn encoder(vars: &Vars, config: &AutoencoderTinyConfig) -> Result<Vec<Layer>> {

@@ -41,10 +41,14 @@ int64_t elements(const c10::IValue &value) {
 double flop_of(const at::RecordFunction &fn) {
   const std::string name = fn.name();
   const auto inputs = fn.inputs();
-  if (name == "aten::conv2d" && inputs.size() > 1) {
+  // With packed kernels strides come behind the padding, and the form that adds has what it adds in second place.
+  const bool packed = name == "mkldnn::_convolution_pointwise";
+  if ((name == "aten::conv2d" || packed) && inputs.size() > 5) {
     // Output pixels are input pixels over stride squared; each needs a kernel's worth of inputs.
-    const auto x = inputs[0].toTensor(), w = inputs[1].toTensor();
-    const auto stride = inputs[3].toIntVector(), padding = inputs[4].toIntVector();
+    const size_t moved = inputs.size() > 10 ? 1 : 0;
+    const auto x = inputs[0].toTensor(), w = inputs[1 + moved].toTensor();
+    const auto first = inputs[3 + moved].toIntVector(), second = inputs[4 + moved].toIntVector();
+    const auto &stride = packed ? second : first, &padding = packed ? first : second;
     double pixels = static_cast<double>(x.size(0));
     for (int i = 0; i < 2; i++)
       pixels *= static_cast<double>((x.size(2 + i) + 2 * padding[i] - w.size(2 + i)) / stride[i] + 1);

@@ -6,7 +6,7 @@
 
 use crate::{
     error::{ModelError, Result},
-    nn::{Conv2d, GroupNorm, Linear},
+    nn::{Conv2d, DoublingConv, DoublingPad, GroupNorm, Linear},
     vars::Vars,
 };
 use serde::{Deserialize, Serialize};
@@ -112,11 +112,11 @@ impl VaeResnet {
 
     /// `[b, inputs, h, w]` → `[b, outputs, h, w]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward(x).silu());
-        let h = self.conv2.forward(&self.norm2.forward(&h).silu());
+        let h = self.conv1.forward(&self.norm1.forward_silu(x));
+        let h = self.norm2.forward_silu(&h);
         match &self.shortcut {
-            Some(conv) => h + conv.forward(x),
-            None => h + x,
+            Some(conv) => self.conv2.forward_plus(&h, &conv.forward(x)),
+            None => self.conv2.forward_plus(&h, x),
         }
     }
 }
@@ -188,7 +188,8 @@ impl MidBlock {
 #[derive(Debug)]
 struct Level {
     resnets: Vec<VaeResnet>,
-    resample: Option<Conv2d>,
+    down: Option<Conv2d>,
+    up: Option<DoublingConv>,
 }
 
 impl Level {
@@ -199,7 +200,7 @@ impl Level {
                 VaeResnet::new(&(vars / "resnets" / i), from, outputs, groups)
             })
             .collect::<Result<_>>()?;
-        Ok(Self { resnets, resample: None })
+        Ok(Self { resnets, down: None, up: None })
     }
 
     fn resnets(&self, x: &Tensor) -> Tensor {
@@ -209,7 +210,7 @@ impl Level {
     /// Zeros on the right and the bottom only, then stride 2.
     fn down(&self, x: &Tensor) -> Tensor {
         let x = self.resnets(x);
-        match &self.resample {
+        match &self.down {
             Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
             None => x,
         }
@@ -217,18 +218,14 @@ impl Level {
 
     fn up(&self, x: &Tensor) -> Tensor {
         let x = self.resnets(x);
-        match &self.resample {
-            Some(conv) => conv.forward(&double(&x)),
+        match &self.up {
+            Some(conv) => {
+                let size = x.size();
+                conv.forward(&x, [2 * size[2], 2 * size[3]])
+            }
             None => x,
         }
     }
-}
-
-/// Nearest-neighbour upsampling by two.
-pub(crate) fn double(x: &Tensor) -> Tensor {
-    let size = x.size();
-    let (h, w) = (size[2], size[3]);
-    x.upsample_nearest2d([2 * h, 2 * w], None, None)
 }
 
 #[derive(Debug)]
@@ -251,7 +248,7 @@ impl Encoder {
             let mut level = Level::new(&place, from, width, config.layers_per_block, groups)?;
             if i + 1 < widths.len() {
                 let conv = place / "downsamplers.0.conv";
-                level.resample = Some(Conv2d::with(&conv, width, width, 3, 2, 0, true)?);
+                level.down = Some(Conv2d::with(&conv, width, width, 3, 2, 0, true)?);
             }
             levels.push(level);
         }
@@ -266,7 +263,7 @@ impl Encoder {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let x = self.levels.iter().fold(self.conv_in.forward(x), |x, level| level.down(&x));
-        self.conv_out.forward(&self.norm_out.forward(&self.mid.forward(&x)).silu())
+        self.conv_out.forward(&self.norm_out.forward_silu(&self.mid.forward(&x)))
     }
 }
 
@@ -290,7 +287,8 @@ impl Decoder {
             let from = widths[i.saturating_sub(1)];
             let mut level = Level::new(&place, from, width, config.layers_per_block + 1, groups)?;
             if i + 1 < widths.len() {
-                level.resample = Some(Conv2d::new(&(place / "upsamplers.0.conv"), width, width, 3)?);
+                let conv = place / "upsamplers.0.conv";
+                level.up = Some(DoublingConv::new(&conv, width, width, DoublingPad::Around)?);
             }
             levels.push(level);
         }
@@ -306,7 +304,7 @@ impl Decoder {
     fn forward(&self, z: &Tensor) -> Tensor {
         let x = self.mid.forward(&self.conv_in.forward(z));
         let x = self.levels.iter().fold(x, |x, level| level.up(&x));
-        self.conv_out.forward(&self.norm_out.forward(&x).silu())
+        self.conv_out.forward(&self.norm_out.forward_silu(&x))
     }
 }
 

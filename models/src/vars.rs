@@ -41,6 +41,7 @@ pub struct Source {
     file: PathBuf,
     device: Device,
     kind: Kind,
+    packs: bool,
 }
 
 impl Source {
@@ -52,7 +53,7 @@ impl Source {
         kind: Kind,
     ) -> Self {
         let kept = Kept::Loaded { tensors, used: RefCell::default() };
-        Self { kept, file: file.into(), device, kind }
+        Self { kept, file: file.into(), device, kind, packs: false }
     }
 
     /// Trainable float32 tensors, made and initialised when first asked for.
@@ -68,7 +69,14 @@ impl Source {
 
     fn making(device: Device, filled: bool) -> Self {
         let kept = Kept::Fresh { made: RefCell::default(), filled };
-        Self { kept, file: PathBuf::new(), device, kind: Kind::Float }
+        Self { kept, file: PathBuf::new(), device, kind: Kind::Float, packs: false }
+    }
+
+    /// Networks built from here keep their convolutions' kernels in the processor library's own layout if `yes`:
+    /// faster, in float32 on the processor and without gradients only.
+    pub fn packed(self, yes: bool) -> Self {
+        let possible = self.device == Device::Cpu && self.kind == Kind::Float;
+        Self { packs: yes && possible && matches!(self.kept, Kept::Loaded { .. }), ..self }
     }
 
     /// The root path.
@@ -224,6 +232,11 @@ impl Vars<'_> {
             Kept::Loaded { tensors, .. } => tensors.contains_key(&self.key(name)),
             Kept::Fresh { .. } => false,
         }
+    }
+
+    /// Whether kernels are to be packed.
+    pub(crate) fn packs(&self) -> bool {
+        self.source.packs
     }
 
     /// Device of the tensors.

@@ -2,14 +2,19 @@
 
 mod tiny;
 
+use keyframed_engine::{Frame, KeyframeGenerator};
 use keyframed_models::{
-    ModelDir, Placement, Schedule, Settings,
-    bench::{Cost, Way, measure},
+    ContextMode, LcmGenerator, ModelDir, Placement, Schedule, Settings, UNet, UNetConfig,
+    bench::{Cost, Point, Ranges, Way, growth, measure, with_random_motion},
+    checkpoint::Role,
     torch_ext::operations,
 };
-use std::time::Duration;
+use std::{path::Path, sync::Mutex, time::Duration};
 use tch::{Device, Kind, Tensor};
 use tiny::Tiny;
+
+/// Operations are counted for the whole process: one test at a time.
+static COUNTING: Mutex<()> = Mutex::new(());
 
 /// Of one operation, counted.
 fn flop(work: impl FnOnce() -> Tensor) -> f64 {
@@ -20,6 +25,7 @@ fn flop(work: impl FnOnce() -> Tensor) -> f64 {
 
 #[test]
 fn products_are_counted_as_arithmetic_says() {
+    let _alone = COUNTING.lock();
     let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let (x, w, b) = (random(&[2, 3, 10, 12]), random(&[5, 3, 3, 3]), random(&[5]));
     let convolve =
@@ -39,6 +45,7 @@ fn products_are_counted_as_arithmetic_says() {
 
 #[test]
 fn a_key_frame_costs_what_its_networks_cost() {
+    let _alone = COUNTING.lock();
     let dir = tempfile::tempdir().unwrap();
     Tiny::new(dir.path());
     let model = ModelDir::load(dir.path()).unwrap();
@@ -69,4 +76,103 @@ fn a_key_frame_costs_what_its_networks_cost() {
     assert!((cost(0, 3).key_frame.gflop - costs.key_frame.gflop - step).abs() < 1e-9);
     let cached = cost(2, 2);
     assert!(cached.context_bytes > 0 && cached.key_frame.gflop < 1.2 * whole, "{}", cached.key_frame.gflop);
+}
+
+/// A model whose frames do not see each other, as the embedded one.
+fn without_motion(dir: &Path) -> ModelDir {
+    let mut tiny = Tiny::new(dir);
+    let unet = &mut tiny.manifest.networks.unet;
+    unet.insert("use_motion_module".to_owned(), false.into());
+    unet.insert("norm_per_frame".to_owned(), true.into());
+    let config: UNetConfig = toml::Value::Table(unet.clone()).try_into().unwrap();
+    tiny.add(Role::Unet, |source| drop(UNet::new(&source.root(), &config).unwrap()));
+    tiny.manifest.defaults.context_frames = 0;
+    tiny.write();
+    ModelDir::load(dir).unwrap()
+}
+
+/// Names and sizes of what lies in a folder.
+fn listing(dir: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let mut list: Vec<_> =
+        entries.map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len())).collect();
+    list.sort();
+    list
+}
+
+#[test]
+fn cost_grows_as_arithmetic_says() {
+    let _alone = COUNTING.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let model = without_motion(dir.path());
+    let before = listing(dir.path());
+    let ranges = Ranges {
+        sides: vec![16, 32],
+        steps: vec![1, 2, 3],
+        context: vec![0, 2, 30],
+        runs: 7,
+        each: Duration::ZERO,
+    };
+    let placement = Placement { threads: Some(1), ..Placement::default() };
+    let mut heard = vec![];
+    let found = growth(&model, &Settings::of(&model), placement, &ranges, |what| heard.push(what.to_owned()))
+        .unwrap();
+    assert_eq!(listing(dir.path()), before, "the model directory stays as it is");
+    assert!(found.random_motion && found.threads == 1 && !found.reduced);
+    assert_eq!((heard.len(), heard[0].as_str()), (9, "16x16 pixels"));
+    let gflop = |points: &[Point]| points.iter().map(|point| point.cost.gflop).collect::<Vec<_>>();
+    // Four times the pixels: four times the convolutions, more than that of attention.
+    let sizes = gflop(&found.sizes);
+    assert_eq!(
+        found.sizes.iter().map(|p| (p.image.width, p.image.height)).collect::<Vec<_>>(),
+        [(16, 16), (32, 32)]
+    );
+    assert!(sizes[1] > 3.9 * sizes[0], "{sizes:?}");
+    let steps = gflop(&found.steps);
+    assert!(
+        (steps[2] - steps[1] - (steps[1] - steps[0])).abs() < 1e-9,
+        "each step costs the same: {steps:?}"
+    );
+    // A context of 30 is more than the motion modules take.
+    let lengths = |points: &[Point]| points.iter().map(|point| point.context_frames).collect::<Vec<_>>();
+    assert_eq!((lengths(&found.cached), lengths(&found.recomputed)), (vec![0, 2], vec![0, 2]));
+    let (cached, recomputed) = (gflop(&found.cached), gflop(&found.recomputed));
+    assert!((cached[0] / recomputed[0] - 1.0).abs() < 1e-9, "without context there is one way");
+    assert!(cached[1] < 1.1 * cached[0] && recomputed[1] > 2.0 * cached[0], "{cached:?} {recomputed:?}");
+    assert!(recomputed[1] < 3.1 * cached[0], "{recomputed:?}");
+    assert!(found.cached[1].context_bytes > found.recomputed[1].context_bytes);
+    assert!(found.recomputed[1].context_bytes > 0 && found.cached[0].context_bytes == 0);
+    let all = [&found.sizes, &found.steps, &found.cached, &found.recomputed].into_iter().flatten();
+    assert!(all.map(|point| &point.cost).all(|cost| cost.runs >= 7 && cost.median_ms > 0.0));
+}
+
+#[test]
+fn random_motion_modules_have_an_effect() {
+    let _alone = COUNTING.lock();
+    let (plain, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let model = without_motion(plain.path());
+    let made = with_random_motion(&model, 2, &folder.path().join("made")).unwrap();
+    assert_eq!(made.manifest().defaults.context_frames, 2);
+    assert!(made.manifest().name.contains("random motion modules"));
+    assert!(made.verify(|_| {}).is_empty());
+    // Three key frames of three poses: the last one depends on whether it saw the others.
+    let last = |context_frames, context_mode| {
+        let settings = Settings { context_frames, context_mode, ..Settings::of(&made) };
+        let placement = Placement { threads: Some(1), ..Placement::default() };
+        let mut generator = LcmGenerator::new(&made, settings, placement).unwrap();
+        let colour = |n: u8| Frame::filled(32, 16, [n, 255 - n, n / 2]).unwrap();
+        generator.set_reference(&colour(200)).unwrap();
+        [10, 90, 170].map(|n| generator.generate(&colour(n), 0).unwrap())[2].clone()
+    };
+    let alone = last(0, ContextMode::Cache);
+    assert!(alone != last(2, ContextMode::Cache) && alone != last(2, ContextMode::Recompute));
+    // The same again.
+    let again = with_random_motion(&model, 2, &folder.path().join("again")).unwrap();
+    assert_eq!(again.manifest().files, made.manifest().files);
+
+    let refused = |model: &ModelDir, to: &str| {
+        with_random_motion(model, 2, &folder.path().join(to)).unwrap_err().to_string()
+    };
+    assert!(refused(&model, "made").contains("not empty"));
+    assert!(refused(&made, "third").contains("motion modules already"));
 }

@@ -10,7 +10,10 @@ use gst::prelude::*;
 use keyframed_models::Settings;
 use serde_json::{Value, json};
 
-use super::{Plan, table::mib};
+use super::{
+    Plan,
+    minutes::{Minutes, Sample},
+};
 
 /// Pose frames and output frames a second.
 const RATE: u64 = 25;
@@ -33,8 +36,8 @@ pub struct Live {
     latency_ms: [f64; 3],
     /// Longest time between two pictures at the sink, milliseconds.
     longest_gap_ms: f64,
-    /// Memory at the start and at the end.
-    resident: [u64; 2],
+    /// Memory and late pictures, minute by minute.
+    minutes: Minutes,
 }
 
 /// Runs it.
@@ -101,13 +104,22 @@ fn watch(pipeline: &gst::Pipeline, length: Duration) -> anyhow::Result<Live> {
         next(pipeline, &sink, SETTLING)?;
     }
     let before = counts(&animate);
-    let (started, resident) = (Instant::now(), crate::memory::resident_bytes().unwrap_or(0));
+    let (started, mut minutes) = (Instant::now(), Minutes::default());
+    minutes.push(sample(&animate, &before, 0.0, 0));
     let (mut output, mut last, mut longest) = (0, Instant::now(), Duration::ZERO);
     while started.elapsed() < length {
         next(pipeline, &sink, SETTLING)?;
         output += 1;
         longest = longest.max(last.elapsed());
         last = Instant::now();
+        let seconds = started.elapsed().as_secs_f64();
+        if minutes.is_due(seconds) {
+            minutes.push(sample(&animate, &before, seconds, output));
+        }
+    }
+    // The last full minute ends with the run: no rest of a few milliseconds.
+    if started.elapsed().as_secs_f64() - minutes.end().seconds > 1.0 {
+        minutes.push(sample(&animate, &before, started.elapsed().as_secs_f64(), output));
     }
     let after = counts(&animate);
     let made = [0, 1, 2].map(|i| (RUNGS[i], after.made[i] - before.made[i]));
@@ -121,8 +133,23 @@ fn watch(pipeline: &gst::Pipeline, length: Duration) -> anyhow::Result<Live> {
         made,
         latency_ms: latency(&animate),
         longest_gap_ms: longest.as_secs_f64() * 1e3,
-        resident: [resident, crate::memory::resident_bytes().unwrap_or(0)],
+        minutes,
     })
+}
+
+/// Where the run stands, counted from `before`.
+fn sample(animate: &gst::Element, before: &Counts, seconds: f64, output: u64) -> Sample {
+    let now = counts(animate);
+    Sample {
+        seconds,
+        output,
+        late: now.late - before.late,
+        dropped: now.dropped - before.dropped,
+        resident: crate::memory::resident_bytes().unwrap_or(0),
+        files: crate::memory::open_files().unwrap_or(0),
+        threads: crate::memory::threads().unwrap_or(0),
+        p99_ms: latency(animate)[2],
+    }
 }
 
 /// The next picture at the sink.
@@ -157,7 +184,7 @@ impl Live {
     pub fn json(&self) -> Value {
         let made: serde_json::Map<_, _> =
             self.made.iter().map(|(rung, n)| ((*rung).to_owned(), json!(n))).collect();
-        json!({
+        let mut report = json!({
             "seconds": self.seconds,
             "output_frames": self.output,
             "output_fps": self.output as f64 / self.seconds,
@@ -169,8 +196,11 @@ impl Live {
             "in_betweens": made,
             "latency_ms": { "p50": self.latency_ms[0], "p95": self.latency_ms[1], "p99": self.latency_ms[2] },
             "longest_gap_ms": self.longest_gap_ms,
-            "resident_bytes": { "start": self.resident[0], "end": self.resident[1] },
-        })
+        });
+        if let (Value::Object(report), Value::Object(minutes)) = (&mut report, self.minutes.json()) {
+            report.extend(minutes);
+        }
+        report
     }
 }
 
@@ -186,7 +216,6 @@ impl fmt::Display for Live {
         let [p50, p95, p99] = self.latency_ms;
         writeln!(f, "  from pose to picture: {p50:.0} ms (p95 {p95:.0}, p99 {p99:.0})")?;
         writeln!(f, "  longest time between two pictures: {:.0} ms", self.longest_gap_ms)?;
-        let [start, end] = self.resident.map(mib);
-        writeln!(f, "  memory: {start:.0} MiB at the start, {end:.0} MiB at the end")
+        write!(f, "{}", self.minutes)
     }
 }

@@ -1,6 +1,8 @@
 //! `keyframed bench`: what a model costs on this machine, and how it does live.
 
+pub mod growth;
 mod live;
+mod minutes;
 mod table;
 
 use std::time::Duration;
@@ -9,7 +11,7 @@ use anyhow::Context as _;
 use keyframed_models::{
     ContextMode, DeviceChoice, DtypeChoice, ModelDir, Placement, Settings,
     bench::{Cost, Costs, Way, measure},
-    device::share,
+    device::{Work, share},
 };
 use serde_json::{Value, json};
 
@@ -38,6 +40,26 @@ pub struct Plan {
     pub live: Duration,
 }
 
+impl Plan {
+    /// The model, and its own settings where the plan has none.
+    fn resolve(&self) -> anyhow::Result<(ModelDir, Settings)> {
+        let model = ModelDir::find(&self.model)?;
+        let default = Settings::of(&model);
+        let settings = Settings {
+            steps: self.steps.unwrap_or(default.steps),
+            context_frames: self.context_frames.unwrap_or(default.context_frames),
+            context_mode: self.context_mode,
+            ..default
+        };
+        Ok((model, settings))
+    }
+
+    fn placement(&self, work: Work) -> Placement {
+        let threads = Some(self.threads.unwrap_or_else(|| share(work)));
+        Placement { device: self.device, dtype: self.dtype, threads }
+    }
+}
+
 /// What was found.
 #[derive(Debug)]
 pub struct Report {
@@ -57,19 +79,8 @@ const EACH: Duration = Duration::from_secs(1);
 /// # Errors
 /// What is wrong with the model, the device or the pipeline.
 pub fn run(plan: &Plan) -> anyhow::Result<Report> {
-    let model = ModelDir::find(&plan.model)?;
-    let default = Settings::of(&model);
-    let settings = Settings {
-        steps: plan.steps.unwrap_or(default.steps),
-        context_frames: plan.context_frames.unwrap_or(default.context_frames),
-        context_mode: plan.context_mode,
-        ..default
-    };
-    let placement = |work| {
-        let threads = Some(plan.threads.unwrap_or_else(|| share(work)));
-        Placement { device: plan.device, dtype: plan.dtype, threads }
-    };
-    let costs = measure(&model, &settings, placement, plan.way, EACH)
+    let (model, settings) = plan.resolve()?;
+    let costs = measure(&model, &settings, |work| plan.placement(work), plan.way, EACH)
         .with_context(|| format!("measuring the model {}", plan.model))?;
     let live = match plan.live.is_zero() {
         true => None,

@@ -40,6 +40,9 @@ pub struct Args {
     /// Length of the live run; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 20)]
     seconds: u32,
+    /// Instead: how a key frame's cost grows with picture, steps and context (takes minutes)
+    #[arg(long, conflicts_with = "seconds")]
+    growth: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,8 +54,20 @@ impl Args {
     /// # Errors
     /// What went wrong, with context.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let json = self.json;
+        if self.growth {
+            let growth = bench::growth::run(&self.plan())?;
+            let text = if json { format!("{:#}\n", growth.json()) } else { growth.to_string() };
+            return super::print(&text).map(|()| ExitCode::SUCCESS);
+        }
         super::init_gstreamer()?;
-        let report = bench::run(&Plan {
+        let report = bench::run(&self.plan())?;
+        let text = if json { format!("{:#}\n", report.json()) } else { report.to_string() };
+        super::print(&text).map(|()| ExitCode::SUCCESS)
+    }
+
+    fn plan(self) -> Plan {
+        Plan {
             model: self.model,
             device: self.device,
             dtype: self.dtype,
@@ -62,9 +77,7 @@ impl Args {
             way: Way { schedule: self.schedule, graphs: !self.no_graphs },
             threads: self.threads.map(|n| n as usize),
             live: Duration::from_secs(self.seconds.into()),
-        })?;
-        let text = if self.json { format!("{:#}\n", report.json()) } else { report.to_string() };
-        super::print(&text).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -68,6 +68,11 @@ impl LambdaControl {
         (self.motion * self.correction.exp()).clamp(LAMBDA_RANGE.0, LAMBDA_RANGE.1)
     }
 
+    /// The stream goes on after a gap, or at another time: the next observation is no step from the last one.
+    pub fn interrupted(&mut self) {
+        self.last = None;
+    }
+
     /// The frame at `pts` is `mse` away from the one `apart` before it.
     pub fn observe(&mut self, mse: f64, apart: Nanos, pts: Nanos) {
         let step = self.last.map_or(0, |last| pts.saturating_sub(last)) as f64;

@@ -11,7 +11,7 @@ use ringbuf::{
 
 use crate::{
     error::EngineError,
-    frame::{Frame, Nanos, Timed},
+    frame::{Frame, Nanos, SECOND, Timed},
     rate::{LambdaControl, interval_of},
     thumbnail::Thumbnail,
 };
@@ -252,6 +252,7 @@ impl Selector {
 
     /// As [`push`](Self::push), for a caller that has the thumbnail already.
     pub fn push_thumbnail(&mut self, pose: Thumbnail, pts: Nanos) -> Decision {
+        self.notice_gap(pts);
         self.steer(&pose, pts);
         let mse = self.key.as_ref().map_or(0.0, |key| key.mse(&pose));
         let decision = self.rule.decide(mse);
@@ -268,13 +269,27 @@ impl Selector {
         decision
     }
 
+    /// How far a pose got while no frames came, or from another stretch of time, says nothing of the motion.
+    fn notice_gap(&mut self, pts: Nanos) {
+        let Some(control) = &mut self.control else { return };
+        let longest = MOST_APART.max(control.interval());
+        if pts < self.last || pts - self.last > longest {
+            self.recent.clear();
+            control.interrupted();
+        }
+    }
+
     /// λ follows the motion: how far the pose got from where it was one wanted key interval ago.
     fn steer(&mut self, pose: &Thumbnail, pts: Nanos) {
         let Some(control) = &mut self.control else { return };
         let interval = control.interval();
         // The youngest frame at least one interval old, else the oldest there is.
-        let then =
-            self.recent.iter().rev().find(|r| r.pts + interval <= pts).or_else(|| self.recent.iter().next());
+        let then = self
+            .recent
+            .iter()
+            .rev()
+            .find(|r| r.pts.saturating_add(interval) <= pts)
+            .or_else(|| self.recent.iter().next());
         if let Some(then) = then {
             control.observe(then.item.mse(pose), pts.saturating_sub(then.pts), pts);
             // Without a target the user's λ stands, and control only raises it.
@@ -361,6 +376,9 @@ impl Selector {
         self.rule.stats()
     }
 }
+
+/// Pose frames further apart than this, and than the wanted time between key poses, are not of one stretch of motion.
+const MOST_APART: Nanos = 2 * SECOND;
 
 /// Most thumbnails kept for rate control, whatever W: 64 of them take 12 MiB.
 const MAX_RECENT: u32 = 64;

@@ -1,7 +1,7 @@
 //! Residual flow from the coarsest scale to the finest.
 
-use super::{ConvLeaky, FilmConfig, Flow, joined, warp::warp};
-use crate::{error::Result, nn::Conv2d, vars::Vars};
+use super::{ConvLeaky, FilmConfig, Flow, halves, joined, warp::warp};
+use crate::{error::Result, kernels, nn::Conv2d, vars::Vars};
 use tch::Tensor;
 
 /// Predicts a residual flow from two feature maps of one scale.
@@ -23,8 +23,9 @@ impl Predictor {
         Ok(Self { convs: layers, last })
     }
 
-    fn forward(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        self.last.forward(&self.convs.iter().fold(joined(&[a, b]), |x, conv| conv.forward(&x)))
+    /// `both` feature maps, joined.
+    fn forward(&self, both: Tensor) -> Tensor {
+        self.last.forward(&self.convs.iter().fold(both, |x, conv| conv.forward(&x)))
     }
 }
 
@@ -50,19 +51,23 @@ impl FlowEstimator {
         Ok(Self { shared, own, fusion_levels: config.fusion_pyramid_levels })
     }
 
-    /// Flow that moves `a`'s pixels to where they are found in `b`.
-    pub(super) fn forward(&self, a: &[Tensor], b: &[Tensor]) -> Flow {
+    /// Flow that moves each half's pixels to where they are found in the other half. `features`: both pictures' as
+    /// one batch, `[2b, c(i), h/2ⁱ, w/2ⁱ]`.
+    pub(super) fn forward(&self, features: &[Tensor]) -> Flow {
         let (mut residuals, mut flows): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
-        for level in (0..a.len()).rev() {
+        for level in (0..features.len()).rev() {
             let predictor = self.own.get(level).unwrap_or(&self.shared);
+            let own = &features[level];
             let (residual, flow) = match flows.last() {
                 None => {
-                    let flow = predictor.forward(&a[level], &b[level]);
+                    let flow = predictor.forward(joined(&[own, &swapped(own)]));
                     (flow.shallow_clone(), flow)
                 }
                 Some(coarse) => {
                     let coarse = finer(coarse);
-                    let residual = predictor.forward(&a[level], &warp(&b[level], &coarse));
+                    let both = kernels::join_warped(own, &coarse)
+                        .unwrap_or_else(|| joined(&[own, &warp(&swapped(own), &coarse)]));
+                    let residual = predictor.forward(both);
                     (residual.shallow_clone(), residual + coarse)
                 }
             };
@@ -76,8 +81,16 @@ impl FlowEstimator {
     }
 }
 
+/// The second half of a batch, then the first.
+fn swapped(x: &Tensor) -> Tensor {
+    let (first, second) = halves(x);
+    Tensor::cat(&[second, first], 0)
+}
+
 /// Twice the size, hence twice as many pixels far.
 fn finer(flow: &Tensor) -> Tensor {
-    let size = flow.size();
-    flow.upsample_bilinear2d([2 * size[2], 2 * size[3]], false, None, None) * 2.0
+    kernels::finer(flow).unwrap_or_else(|| {
+        let size = flow.size();
+        flow.upsample_bilinear2d([2 * size[2], 2 * size[3]], false, None, None) * 2.0
+    })
 }

@@ -1,29 +1,17 @@
 //! The decoder that joins warped pictures and features into one picture.
 
 use super::{ConvLeaky, FilmConfig, joined};
-use crate::{error::Result, nn::Conv2d, vae::double, vars::Vars};
+use crate::{
+    error::Result,
+    nn::{Conv2d, DoublingConv, DoublingPad},
+    vars::Vars,
+};
 use tch::Tensor;
-
-/// 2×2 convolution without activation; the missing row and column are zeros at
-/// the bottom and the right.
-#[derive(Debug)]
-struct Conv2x2 {
-    conv: Conv2d,
-}
-
-impl Conv2x2 {
-    fn new(vars: &Vars, inputs: i64, outputs: i64) -> Result<Self> {
-        Ok(Self { conv: Conv2d::with(&(vars / 0), inputs, outputs, 2, 1, 0, true)? })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.conv.forward(&x.constant_pad_nd([0, 1, 0, 1]))
-    }
-}
 
 #[derive(Debug)]
 struct Step {
-    widen: Conv2x2,
+    /// 2×2, without activation.
+    widen: DoublingConv,
     convs: [ConvLeaky; 2],
 }
 
@@ -44,7 +32,7 @@ impl Fusion {
         let mut from = inputs(coarsest);
         for level in (0..coarsest).rev() {
             let (place, to) = (vars / "convs" / steps.len(), width(level));
-            let widen = Conv2x2::new(&(&place / 0), from, to)?;
+            let widen = DoublingConv::new(&(&place / 0 / 0), from, to, DoublingPad::After)?;
             let first = ConvLeaky::new(&(&place / 1), to + inputs(level), to, 3)?;
             let second = ConvLeaky::new(&(&place / 2), to, to, 3)?;
             steps.push(Step { widen, convs: [first, second] });
@@ -58,7 +46,8 @@ impl Fusion {
         let Some((coarsest, finer)) = levels.split_last() else { return Tensor::new() };
         let mut x = coarsest.shallow_clone();
         for (step, own) in self.steps.iter().zip(finer.iter().rev()) {
-            let wide = step.widen.forward(&double(&x));
+            let size = own.size();
+            let wide = step.widen.forward(&x, [size[2], size[3]]);
             x = step.convs[1].forward(&step.convs[0].forward(&joined(&[own, &wide])));
         }
         self.output.forward(&x)

@@ -14,6 +14,7 @@ mod warp;
 
 use crate::{
     error::{ModelError, Result},
+    kernels::{self, Activation},
     nn::Conv2d,
     torch_ext::channels_last,
     vars::Vars,
@@ -95,18 +96,10 @@ impl FilmConfig {
     }
 }
 
-/// Slope of every leaky ReLU.
-const SLOPE: f64 = 0.2;
-
-/// One pass over memory; the same values as `max(x, SLOPE · x)`.
-fn leaky(x: &Tensor) -> Tensor {
-    x.prelu(&Tensor::full([1], SLOPE, (x.kind(), x.device())))
-}
-
 /// Joined along the channels, which then lie next to each other in memory: with
 /// this network's odd numbers of channels convolutions run twice as fast.
 fn joined(parts: &[&Tensor]) -> Tensor {
-    channels_last(&Tensor::cat(parts, 1))
+    kernels::join(parts).unwrap_or_else(|| channels_last(&Tensor::cat(parts, 1)))
 }
 
 /// A convolution followed by a leaky ReLU; its keys lie below `0`.
@@ -119,7 +112,7 @@ impl ConvLeaky {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        leaky(&self.0.forward(x))
+        self.0.forward_then(x, Activation::Leaky)
     }
 }
 
@@ -224,18 +217,28 @@ impl Film {
 
     /// Flow in both directions between two pictures.
     pub fn motion(&self, x0: &Pyramid, x1: &Pyramid) -> Motion {
-        let stack = |a: &Pyramid, b: &Pyramid| -> Vec<Tensor> {
-            a.features.iter().zip(&b.features).map(|(a, b)| Tensor::cat(&[a, b], 0)).collect()
-        };
-        let (forward, backward) = self.flow.forward(&stack(x0, x1), &stack(x1, x0)).halves();
-        let both = (0..self.config.fusion_pyramid_levels)
-            .map(|level| Tensor::cat(&[stacked(x0, level), stacked(x1, level)], 0))
-            .collect();
+        let both =
+            |level: usize, of: fn(&Pyramid) -> &[Tensor]| Tensor::cat(&[&of(x0)[level], &of(x1)[level]], 0);
+        let features: Vec<Tensor> =
+            (0..x0.features.len()).map(|level| both(level, |x| &x.features)).collect();
+        let (forward, backward) = self.flow.forward(&features).halves();
+        let fused = 0..self.config.fusion_pyramid_levels;
+        let both = fused.map(|level| joined(&[&both(level, |x| &x.images), &features[level]])).collect();
         Motion { forward, backward, both }
     }
 
     /// The picture at `t`, 0 (first) to 1 (second): flow scaled by time, warp, fusion.
     pub fn at(&self, motion: &Motion, t: f64) -> Between {
+        let (to_first, to_second) = (&motion.backward.flows, &motion.forward.flows);
+        let levels = motion.both.iter().zip(to_first.iter().zip(to_second));
+        let levels: Option<Vec<Tensor>> =
+            levels.map(|(both, (first, second))| kernels::between(both, first, second, t)).collect();
+        if let Some(levels) = levels.filter(|levels| !levels.is_empty()) {
+            let channels = (levels[0].size()[1] - 4) / 2;
+            let warped = |from| levels[0].narrow(1, from, 3);
+            let (warped0, warped1) = (warped(0), warped(channels));
+            return Between { image: self.fuse.forward(&levels), warped0, warped1 };
+        }
         let options = motion.both.first().map_or((Kind::Float, Device::Cpu), |x| (x.kind(), x.device()));
         self.at_each(motion, &Tensor::full([1, 1, 1, 1], t, options))
     }
@@ -268,10 +271,6 @@ impl Film {
 fn halves(x: &Tensor) -> (Tensor, Tensor) {
     let half = x.size()[0] / 2;
     (x.narrow(0, 0, half), x.narrow(0, half, half))
-}
-
-fn stacked(pyramid: &Pyramid, level: usize) -> Tensor {
-    joined(&[&pyramid.images[level], &pyramid.features[level]])
 }
 
 /// 2×2 average.

@@ -51,7 +51,7 @@ impl FilmInterpolator {
         let place = placement.resolve(config.filters)?;
         let _running = place.enter();
         // Flow in 16 bits is off by pixels on large pictures.
-        let source = model.source(Role::Film, place.device, Kind::Float)?;
+        let source = model.source(Role::Film, place.device, Kind::Float)?.packed(place.packs());
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;
         Ok(Self::with(film, place))

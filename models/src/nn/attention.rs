@@ -265,7 +265,7 @@ impl SpatialTransformer {
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let tokens = to_tokens(&self.proj_in.forward(&self.norm.forward(x)));
         let tokens = self.block.forward(&tokens, &self.name, pass);
-        x + self.proj_out.forward(&tokens.transpose(1, 2).reshape(x.size()))
+        self.proj_out.forward_plus(&tokens.transpose(1, 2).reshape(x.size()), x)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     Downsample, GroupNorm, Memory, MotionModule, ResnetBlock, ResnetSizes, SpatialTransformer,
     TransformerSizes, TruncatedTransformer, Upsample,
 };
-use crate::{error::Result, reference::Features, unet::UNetConfig, vars::Vars};
+use crate::{error::Result, kernels, reference::Features, unet::UNetConfig, vars::Vars};
 use tch::Tensor;
 
 /// What every layer of one forward pass sees besides its input.
@@ -26,9 +26,12 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// A resnet's norm of `[b·frames, c, h, w]`.
-    pub(crate) fn normalised(&self, norm: &GroupNorm, x: &Tensor) -> Tensor {
-        if self.pooled { norm.forward_pooled(x, self.frames, self.memory) } else { norm.forward(x) }
+    /// A resnet's norm of `[b·frames, c, h, w]`, then SiLU.
+    pub(crate) fn activated(&self, norm: &GroupNorm, x: &Tensor) -> Tensor {
+        match self.pooled && (self.frames > 1 || self.memory.is_some()) {
+            true => norm.forward_pooled(x, self.frames, self.memory).silu(),
+            false => norm.forward_silu(x),
+        }
     }
 }
 
@@ -273,7 +276,7 @@ impl UpBlock {
 /// The running sample and its skip along the channels.
 fn join(x: Tensor, skip: Option<Tensor>) -> Tensor {
     match skip {
-        Some(skip) => Tensor::cat(&[x, skip], 1),
+        Some(skip) => kernels::join(&[&x, &skip]).unwrap_or_else(|| Tensor::cat(&[x, skip], 1)),
         None => x,
     }
 }

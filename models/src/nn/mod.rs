@@ -13,7 +13,7 @@ pub use attention::{
 };
 pub use blocks::{DownBlock, MidBlock, Pass, UpBlock};
 pub use embeddings::{TimeEmbedding, Timesteps};
-pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use layers::{Conv2d, DoublingConv, DoublingPad, GroupNorm, LayerNorm, Linear};
 pub use memory::{FrameStates, Memory};
 pub use motion::{MOTION_GROUPS, MotionModule};
 pub use resnet::{Downsample, ResnetBlock, ResnetSizes, Upsample};

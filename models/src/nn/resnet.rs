@@ -1,6 +1,6 @@
 //! Convolutional halves of the U-Net's levels (`magicanimate/models/resnet.py`).
 
-use super::{Conv2d, GroupNorm, Linear, Pass};
+use super::{Conv2d, DoublingConv, DoublingPad, GroupNorm, Linear, Pass};
 use crate::{error::Result, vars::Vars};
 use tch::Tensor;
 
@@ -47,21 +47,19 @@ impl ResnetBlock {
 
     /// `[b·f, inputs, h, w]` → `[b·f, outputs, h, w]`.
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        let h = self.conv1.forward(&pass.normalised(&self.norm1, x).silu());
-        let h = h + self.time(pass);
-        let h = self.conv2.forward(&pass.normalised(&self.norm2, &h).silu());
+        let h = self.conv1.forward_shifted(&pass.activated(&self.norm1, x), &self.time(pass));
+        let h = pass.activated(&self.norm2, &h);
         match &self.conv_shortcut {
-            Some(conv) => conv.forward(x) + h,
-            None => x + h,
+            Some(conv) => self.conv2.forward_plus(&h, &conv.forward(x)),
+            None => self.conv2.forward_plus(&h, x),
         }
     }
 
-    /// The time embedding as `[1 or b·f, outputs, 1, 1]`.
+    /// The time embedding as `[1 or b·f, outputs]`.
     fn time(&self, pass: &Pass) -> Tensor {
         let time = self.time_emb_proj.forward(&pass.time);
         let alike = time.size()[0] == 1 || pass.frames == 1;
-        let rows = if alike { time } else { time.repeat_interleave_self_int(pass.frames, 0, None) };
-        rows.unsqueeze(-1).unsqueeze(-1)
+        if alike { time } else { time.repeat_interleave_self_int(pass.frames, 0, None) }
     }
 }
 
@@ -86,7 +84,7 @@ impl Downsample {
 
 /// Nearest-neighbour resize, then 3×3.
 #[derive(Debug)]
-pub struct Upsample(Conv2d);
+pub struct Upsample(DoublingConv);
 
 impl Upsample {
     /// Key `conv` below `vars`.
@@ -94,12 +92,12 @@ impl Upsample {
     /// # Errors
     /// As [`Vars::get`].
     pub fn new(vars: &Vars, channels: i64) -> Result<Self> {
-        Ok(Self(Conv2d::new(&(vars / "conv"), channels, channels, 3)?))
+        Ok(Self(DoublingConv::new(&(vars / "conv"), channels, channels, DoublingPad::Around)?))
     }
 
     /// `[n, c, h, w]` → `[n, c, size…]`. The size is the next skip's, which is
     /// twice the input's unless a latent side is not a multiple of the network's factor.
     pub fn forward(&self, x: &Tensor, size: [i64; 2]) -> Tensor {
-        self.0.forward(&x.upsample_nearest2d(size, None, None))
+        self.0.forward(x, size)
     }
 }

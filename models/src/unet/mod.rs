@@ -161,7 +161,7 @@ impl UNet {
         for block in &self.up_blocks {
             x = block.forward(x, &mut skips, pass);
         }
-        Ok(self.conv_out.forward(&pass.normalised(&self.conv_norm_out, &x).silu()))
+        Ok(self.conv_out.forward(&pass.activated(&self.conv_norm_out, &x)))
     }
 
     /// Multiplies a bank with this network's key and value weights, once per

@@ -1,7 +1,7 @@
 //! The command line of `keyframed-train`.
 
 use crate::{
-    checkpoint,
+    checkpoint, compare,
     config::Recipe,
     data::Pool,
     eval, export,
@@ -16,9 +16,11 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use keyframed_models::checkpoint::ModelDir;
+use keyframed_models::{allocator::tune_allocator, checkpoint::ModelDir};
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -79,6 +81,52 @@ enum Command {
         #[arg(long, default_value = "out/eval.png")]
         sheet: PathBuf,
     },
+    /// FasterVD's comparison on rendered clips: 25 steps, 4 steps, 4 steps and FILM; in time and quality.
+    #[command(name = "fastervd")]
+    FasterVd {
+        /// The model: a name or a directory.
+        #[arg(long, default_value = "mini")]
+        model: String,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Avatars, each in a motion of its own.
+        #[arg(long, default_value_t = 4)]
+        avatars: usize,
+        /// Frames of each clip, at 25 a second.
+        #[arg(long, default_value_t = 48)]
+        frames: usize,
+        /// PNG to write: pose, truth, then (a) to (d).
+        #[arg(long)]
+        sheet: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Cached against recomputed context over rendered clips: how far they differ, and what the cache saves.
+    Context {
+        /// A model with motion modules: a name or a directory.
+        #[arg(long)]
+        model: String,
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Key frames that a new one sees.
+        #[arg(long, default_value_t = 7)]
+        context_frames: usize,
+        /// Avatars, each in a motion of its own.
+        #[arg(long, default_value_t = 2)]
+        avatars: usize,
+        /// Frames of each clip, at 25 a second.
+        #[arg(long, default_value_t = 48)]
+        frames: usize,
+        /// Only the key poses that stage 1 selects become key frames, not every frame.
+        #[arg(long)]
+        selected: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Draws a sheet of figures: pose, labels and people as the renderer makes them.
     Figures {
         /// Rig made by synth/export_rig.py.
@@ -127,8 +175,25 @@ pub fn main() -> Result<()> {
             writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
             Ok(())
         }
+        Command::FasterVd { model, rig, avatars, frames, sheet, json } => {
+            tune_allocator();
+            let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
+            print(&compare::fastervd::run(&model, &rig, avatars, frames, sheet.as_deref())?, json)
+        }
+        Command::Context { model, rig, context_frames, avatars, frames, selected, json } => {
+            tune_allocator();
+            let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
+            let plan = compare::context::Plan { avatars, frames, context_frames, selected };
+            print(&compare::context::run(&model, &rig, plan)?, json)
+        }
         Command::Figures { rig, out, seed } => synth::sheet(&Rig::load(&rig)?, &out, seed),
     }
+}
+
+/// For people, or for programs.
+fn print(report: &(impl Display + Serialize), json: bool) -> Result<()> {
+    let text = if json { serde_json::to_string_pretty(report)? + "\n" } else { report.to_string() };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
 fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Result<()> {

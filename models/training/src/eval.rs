@@ -25,7 +25,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Seeds from here on are for evaluation alone.
-const SEED: u64 = 0xE7A1;
+pub(crate) const SEED: u64 = 0xE7A1;
 /// Pictures of each person.
 const POSES: usize = 3;
 
@@ -128,25 +128,32 @@ fn in_betweens(film: &mut FilmInterpolator, rig: &Rig, size: usize) -> Result<(Q
     Ok((by_film.mean(), by_fade.mean()))
 }
 
-fn frame(rgb: &[u8], size: usize) -> Result<Frame> {
+/// RGB bytes as a picture of `size`×`size`.
+pub(crate) fn frame(rgb: &[u8], size: usize) -> Result<Frame> {
     Ok(Frame::new(size as u32, size as u32, rgb.to_vec())?)
 }
 
-#[derive(Default)]
-struct Mean {
+/// Sums up to a mean.
+#[derive(Debug, Default)]
+pub(crate) struct Mean {
     sum: Quality,
     count: f64,
 }
 
 impl Mean {
-    fn add(&mut self, q: Quality) {
+    pub(crate) fn add(&mut self, q: Quality) {
         self.sum.psnr += q.psnr;
         self.sum.psnr_person += q.psnr_person;
         self.sum.ssim += q.ssim;
         self.count += 1.0;
     }
 
-    fn mean(&self) -> Quality {
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0.0
+    }
+
+    pub(crate) fn mean(&self) -> Quality {
         let n = self.count.max(1.0);
         Quality { psnr: self.sum.psnr / n, psnr_person: self.sum.psnr_person / n, ssim: self.sum.ssim / n }
     }

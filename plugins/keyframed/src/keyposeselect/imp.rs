@@ -29,7 +29,7 @@
  *
  * The same frames are selected either way: the rule looks at pictures and timestamps only. A frame that is
  * dropped may turn out to be the last, so one is kept until the next comes; the element answers the LATENCY query
- * with that one frame.
+ * with that one frame, and posts a LATENCY message when caps change how long a frame lasts. QoS events pass upstream.
  *
  * ## Changes while running
  *
@@ -277,11 +277,7 @@ impl Filter for KeyPoseSelect {
                     gst::error!(CAT, obj = pad, "Cannot read the caps {:?}", caps.caps());
                     return false;
                 };
-                if let Some(state) = self.state().as_mut() {
-                    state.info = Some(info);
-                    // It has the old size: it can no longer be sent.
-                    state.pending = None;
-                }
+                self.set_info(info);
             }
             gst::EventView::Segment(segment) => {
                 let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() else {
@@ -357,6 +353,23 @@ impl KeyPoseSelect {
             if let Err(err) = set {
                 gst::error!(CAT, imp = self, "Property {name}: {err}");
             }
+        }
+    }
+
+    /// The stream goes on with other pictures.
+    fn set_info(&self, info: gst_video::VideoInfo) {
+        let frame = frame_duration(&info);
+        let before = {
+            let mut guard = self.state();
+            let Some(state) = guard.as_mut() else { return };
+            // It has the old size: it can no longer be sent.
+            state.pending = None;
+            state.info.replace(info).and_then(|info| frame_duration(&info))
+        };
+        let mut query = gst::query::Latency::new();
+        if frame != before && self.sinkpad.peer_query(&mut query) && query.result().0 {
+            gst::debug!(CAT, imp = self, "A frame lasts {frame:?} now: so does the latency");
+            let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
     }
 

@@ -1,5 +1,8 @@
 //! What a model costs on this machine: operations counted, time measured.
 
+mod growth;
+mod variant;
+
 use crate::{
     checkpoint::{ModelDir, Role},
     device::{Place, Placement, Work},
@@ -14,6 +17,9 @@ use crate::{
 use keyframed_engine::{Frame, Interpolator, KeyframeGenerator};
 use std::time::{Duration, Instant};
 use tch::{Cuda, Device, Kind, Tensor};
+
+pub use growth::{Growth, Point, Ranges, growth};
+pub use variant::{resized, with_random_motion};
 
 /// One piece of work, done several times.
 #[derive(Debug, Clone)]
@@ -95,7 +101,7 @@ pub fn measure(
     let (beside, placement) = (placement(Work::InBetweens), placement(Work::KeyFrames));
     let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
     let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
-    let timer = Timer { each, device: place.device };
+    let timer = Timer { each, least: RUNS.0, device: place.device };
     let peak_gflop_per_s = convolution_peak(place, &timer);
     let networks = networks(model, settings, place, way, &timer)?;
     let KeyFrames { cost: key_frame, context_bytes, replayed } =
@@ -130,7 +136,10 @@ pub fn measure(
 
 #[derive(Clone, Copy)]
 struct Timer {
+    /// Runs go on for so long.
     each: Duration,
+    /// And until there are so many.
+    least: usize,
     device: Device,
 }
 
@@ -150,7 +159,7 @@ impl Timer {
         let (counted, costs) = operations(|| self.once(&mut work));
         counted?;
         let (started, mut times) = (Instant::now(), vec![]);
-        while times.len() < RUNS.0 || (times.len() < RUNS.1 && started.elapsed() < self.each) {
+        while times.len() < self.least || (times.len() < RUNS.1 && started.elapsed() < self.each) {
             times.push(self.once(&mut work)?);
         }
         times.sort_by(f64::total_cmp);

@@ -1,0 +1,165 @@
+//! The processor's own kernels against libtorch's operations, on shapes that do not divide evenly.
+use keyframed_models::{
+    Source,
+    film::{Film, FilmConfig},
+    kernels,
+    nn::{Conv2d, DoublingConv, DoublingPad, GroupNorm},
+    torch_ext::channels_last,
+    vae::{AutoencoderKl, AutoencoderKlConfig},
+};
+use tch::{Device, Kind, Tensor};
+
+const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Largest difference, as a share of the largest value.
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    let largest = |t: &Tensor| t.abs().max().double_value(&[]);
+    largest(&(a - b)) / largest(b).max(1e-9)
+}
+
+/// The network that `build` makes of the same random weights, with packed kernels and without.
+fn both<T>(build: impl Fn(&Source) -> T) -> (T, T) {
+    let fresh = Source::fresh(Device::Cpu);
+    build(&fresh);
+    let weights = || fresh.tensors().into_iter().map(|(k, t)| (k, t.detach() * 1.5 + 0.01)).collect();
+    let source = || Source::loaded("random", weights(), Device::Cpu, Kind::Float);
+    (build(&source().packed(true)), build(&source()))
+}
+
+#[test]
+fn group_norm_agrees_whatever_the_shape() {
+    tch::manual_seed(1);
+    for (channels, groups, h, w) in
+        [(16, 8, 64, 64), (6, 3, 5, 7), (160, 16, 3, 3), (1280, 32, 2, 5), (48, 4, 1, 1)]
+    {
+        let source = Source::fresh(Device::Cpu);
+        GroupNorm::new(&source.root(), groups, channels, 1e-5).unwrap();
+        let weights = source.tensors().into_iter().map(|(k, t)| (k, t.detach().uniform(-2.0, 2.0)));
+        let source = Source::loaded("norm", weights.collect(), Device::Cpu, Kind::Float);
+        let norm = GroupNorm::new(&source.root(), groups, channels, 1e-5).unwrap();
+        // Far from zero, where sums of squares lose digits.
+        let x = channels_last(&(Tensor::randn([2, channels, h, w], CPU) * 3.0 + 20.0));
+        // libtorch's own, in double precision.
+        let get = |name: &str| source.tensors()[name].to_kind(Kind::Double);
+        let exact =
+            x.to_kind(Kind::Double).group_norm(groups, Some(get("weight")), Some(get("bias")), 1e-5, false);
+        let made = [norm.forward(&x), norm.forward_silu(&x)].map(|y| y.to_kind(Kind::Double));
+        let far = [difference(&made[0], &exact), difference(&made[1], &exact.silu())];
+        assert!(far.iter().all(|&d| d < 5e-6), "{channels} in {groups}: {far:?}");
+    }
+}
+
+#[test]
+fn group_norm_keeps_what_is_no_number() {
+    let source = Source::fresh(Device::Cpu);
+    let norm = tch::no_grad(|| GroupNorm::new(&source.root(), 2, 4, 1e-5).unwrap());
+    let x = channels_last(&Tensor::randn([1, 4, 8, 8], CPU));
+    let _ = x.get(0).get(3).get(5).get(5).fill_(f64::NAN);
+    let made = tch::no_grad(|| norm.forward_silu(&x));
+    assert!(made.narrow(1, 0, 2).isfinite().all().int64_value(&[]) == 1, "the other group");
+    assert!(made.narrow(1, 2, 2).isnan().all().int64_value(&[]) == 1);
+}
+
+#[test]
+fn what_trains_takes_no_kernel() {
+    let source = Source::fresh(Device::Cpu);
+    let norm = GroupNorm::new(&source.root(), 2, 4, 1e-5).unwrap();
+    let x = channels_last(&Tensor::randn([1, 4, 8, 8], CPU));
+    assert!(norm.forward_silu(&x).requires_grad(), "by its weights");
+    let x = x.set_requires_grad(true);
+    assert!(kernels::join(&[&x, &x]).is_none(), "by its input");
+}
+
+#[test]
+fn packed_convolutions_add_and_shift() {
+    tch::manual_seed(2);
+    for (inputs, outputs, side, stride) in [(3, 16, 3, 1), (5, 7, 3, 2), (64, 96, 1, 1), (16, 16, 3, 1)] {
+        let build = |source: &Source| {
+            Conv2d::with(&source.root(), inputs, outputs, side, stride, side / 2, true).unwrap()
+        };
+        let (packed, plain) = both(build);
+        let x = Tensor::randn([2, inputs, 13, 9], CPU);
+        let y = plain.forward(&x);
+        assert!(difference(&packed.forward(&x), &y) < 1e-5);
+        let other = Tensor::randn_like(&y);
+        assert!(difference(&packed.forward_plus(&x, &other), &(&y + &other)) < 1e-5);
+        for rows in [1, 2] {
+            let shift = Tensor::randn([rows, outputs], CPU);
+            let wanted = &y + shift.unsqueeze(-1).unsqueeze(-1);
+            assert!(difference(&packed.forward_shifted(&x, &shift), &wanted) < 1e-5);
+        }
+        use kernels::Activation as A;
+        for (activation, wanted) in
+            [(A::Silu, y.silu()), (A::Relu, y.relu()), (A::Leaky, y.maximum(&(&y * 0.2)))]
+        {
+            assert!(difference(&packed.forward_then(&x, activation), &wanted) < 1e-5, "{activation:?}");
+            assert!(difference(&plain.forward_then(&x, activation), &wanted) < 1e-6, "{activation:?}");
+        }
+    }
+}
+
+#[test]
+fn doubling_convolutions_need_no_doubled_picture() {
+    tch::manual_seed(3);
+    for pad in [DoublingPad::Around, DoublingPad::After] {
+        for (inputs, outputs) in [(5, 7), (64, 32), (16, 8)] {
+            let (packed, plain) =
+                both(|source| DoublingConv::new(&source.root(), inputs, outputs, pad).unwrap());
+            let x = Tensor::randn([2, inputs, 6, 9], CPU);
+            for size in [[12, 18], [11, 17]] {
+                let (a, b) = (packed.forward(&x, size), plain.forward(&x, size));
+                assert!(difference(&a, &b) < 1e-5, "{pad:?} {size:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn joined_tensors_lie_behind_each_other() {
+    let part = |channels| channels_last(&Tensor::randn([2, channels, 5, 7], CPU));
+    for channels in [[3, 8], [1, 2], [16, 24], [13, 64]] {
+        let parts = channels.map(part);
+        let joined = kernels::join(&[&parts[0], &parts[1]]).unwrap();
+        assert_eq!(joined, Tensor::cat(&parts, 1));
+    }
+    assert!(kernels::join(&[&part(3), &Tensor::zeros([2, 3, 5, 8], CPU)]).is_none(), "other sizes");
+}
+
+#[test]
+fn whole_networks_agree() {
+    tch::manual_seed(4);
+    let config = AutoencoderKlConfig {
+        block_out_channels: vec![8, 12, 16],
+        norm_num_groups: 4,
+        layers_per_block: 1,
+        ..AutoencoderKlConfig::default()
+    };
+    let (packed, plain) = both(|source| AutoencoderKl::new(&source.root(), &config).unwrap());
+    let latents = Tensor::randn([1, 4, 9, 7], CPU);
+    assert!(difference(&packed.decode(&latents), &plain.decode(&latents)) < 2e-5);
+    let image = Tensor::rand([1, 3, 36, 20], CPU);
+    assert!(difference(&packed.encode_moments(&image).mean, &plain.encode_moments(&image).mean) < 2e-5);
+
+    let config = FilmConfig {
+        pyramid_levels: 4,
+        fusion_pyramid_levels: 3,
+        specialized_levels: 2,
+        sub_levels: 3,
+        filters: 8,
+        flow_convs: vec![2, 2, 2],
+        flow_filters: vec![8, 12, 16],
+    };
+    let (packed, plain) = both(|source| Film::new(&source.root(), &config).unwrap());
+    let pictures = [0, 1].map(|_| Tensor::rand([2, 3, 40, 24], CPU));
+    for t in [0.5, 0.2] {
+        let made = packed.forward(&pictures[0], &pictures[1], t);
+        assert!(difference(&made, &plain.forward(&pictures[0], &pictures[1], t)) < 2e-5);
+    }
+    // Plain libtorch, which training uses: the time as a tensor takes none of the kernels.
+    let pyramids = pictures.each_ref().map(|picture| plain.pyramid(picture));
+    let motion = plain.motion(&pyramids[0], &pyramids[1]);
+    let trained = plain.at_each(&motion, &Tensor::full([1, 1, 1, 1], 0.2, CPU));
+    let made = packed.forward(&pictures[0], &pictures[1], 0.2);
+    assert!(difference(&made, &trained.image) < 2e-5);
+}
