@@ -12,8 +12,31 @@ use crate::{
     reference::{Bank, ProjectedBank, Reference},
     unet::{UNet, UNetConfig},
 };
-use std::path::Path;
+use std::{ops::Deref, path::Path, sync::Arc};
 use tch::{Device, Kind, Tensor};
+
+/// The autoencoder, for any number of threads at once: settings never change it.
+#[derive(Debug, Clone)]
+pub struct SharedAutoencoder(Arc<Autoencoder>);
+
+// SAFETY: libtorch's tensors may be read by several threads at once, which is all that encoding and decoding do with
+// the weights; behind the `Arc` nothing can change them, and whichever thread drops the last handle frees them alone.
+unsafe impl Send for SharedAutoencoder {}
+
+impl From<Autoencoder> for SharedAutoencoder {
+    #[expect(clippy::arc_with_non_send_sync, reason = "sent to other threads in the wrapper only")]
+    fn from(vae: Autoencoder) -> Self {
+        Self(Arc::new(vae))
+    }
+}
+
+impl Deref for SharedAutoencoder {
+    type Target = Autoencoder;
+
+    fn deref(&self) -> &Autoencoder {
+        &self.0
+    }
+}
 
 /// What the prompts say, as the text encoder's hidden states `[1, n, d]`.
 #[derive(Debug)]
@@ -28,7 +51,7 @@ pub struct Text {
 #[derive(Debug)]
 pub struct Stack {
     /// Pictures to latents and back.
-    pub vae: Autoencoder,
+    pub vae: SharedAutoencoder,
     /// The denoising network.
     pub unet: UNet,
     /// Reads poses.
@@ -51,7 +74,7 @@ impl Stack {
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
         let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
-        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
+        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?.into();
         source.finish()?;
         let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;

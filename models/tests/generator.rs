@@ -157,6 +157,25 @@ fn the_loras_share_can_change_while_running() {
 }
 
 #[test]
+fn a_picture_that_is_no_picture_fails_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(dir.path());
+    let mut vae = ModelDir::load(dir.path()).unwrap().tensors(Role::Vae).unwrap();
+    // The weights are numbers, what comes out is not.
+    let _ = vae.get_mut("decoder.conv_out.weight").unwrap().fill_(3e38);
+    tiny.put(Role::Vae, vae);
+    tiny.write();
+    let mut generator = load(&dir, settings(&dir));
+    generator.set_reference(&picture(32, 16)).unwrap();
+    let halves = [0, 4].map(|shift| generator.begin(&pose(shift), 0).unwrap());
+    for half in halves {
+        let error = half.finish().unwrap_err();
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(cause.contains("no finite numbers"), "{error}: {cause}");
+    }
+}
+
+#[test]
 fn timesteps_of_the_model_replace_the_even_ones() {
     let dir = tempfile::tempdir().unwrap();
     let mut tiny = Tiny::new(dir.path());

@@ -23,7 +23,7 @@ fn stack(folder: &Path, text: &Tensor) -> Stack {
     let controlnet = source(&folder.join("controlnet_weights.safetensors"));
     let appearance = source(&folder.join("appearance_weights.safetensors"));
     Stack {
-        vae: Autoencoder::new(&vae.root(), &AutoencoderConfig::Kl(parsed("vae"))).unwrap(),
+        vae: Autoencoder::new(&vae.root(), &AutoencoderConfig::Kl(parsed("vae"))).unwrap().into(),
         unet: unet(folder, &parsed("unet3d")),
         controlnet: ControlNet::new(&controlnet.root(), &parsed("controlnet")).unwrap(),
         // The original's pipeline always pairs the middle and the way up.

@@ -4,7 +4,7 @@ mod common;
 mod tiny;
 
 use common::{assert_close, error, goldens, metadata, parsed, tensors, timestep, unet};
-use keyframed_engine::{Frame, KeyframeGenerator};
+use keyframed_engine::{Frame, KeyframeGenerator, Unfinished};
 use keyframed_models::{
     ContextMode, LcmGenerator, ModelDir, ModelError, Placement, Settings, UNet, UNetConfig,
     controlnet::Steering, nn::FrameStates, nn::Memory,
@@ -162,6 +162,57 @@ fn changes_leave_the_ring_consistent() {
     generator.set(Settings { context_frames: 4, ..start }).unwrap();
     animate(&mut generator, 0..4);
     assert_eq!(generator.context_bytes(), 4 * shorter);
+}
+
+/// Key frames are finished on other threads, later ones first, and the generator has changed or is gone by then.
+#[test]
+fn the_next_may_begin_before_the_last_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    Tiny::new(dir.path());
+    for settings in [
+        cached(&dir, 2),
+        Settings { context_mode: ContextMode::Recompute, ..cached(&dir, 2) },
+        cached(&dir, 0),
+    ] {
+        let other = Settings { seed: 9, steps: 1, ..settings.clone() };
+        let start = || {
+            let mut generator = generator(&dir, settings.clone());
+            generator.set_reference(&picture(99)).unwrap();
+            generator
+        };
+        let mut sequential = start();
+        let mut made = animate(&mut sequential, 0..4);
+        sequential.reset();
+        made.extend(animate(&mut sequential, 4..6));
+        sequential.set(other.clone()).unwrap();
+        made.extend(animate(&mut sequential, 6..8));
+        sequential.set_reference(&picture(5)).unwrap();
+        made.extend(animate(&mut sequential, 8..10));
+
+        let mut overlapped = start();
+        let begin = |poses: std::ops::Range<u32>, generator: &mut LcmGenerator| {
+            poses.map(|seed| generator.begin(&picture(seed), 0).unwrap()).collect::<Vec<_>>()
+        };
+        let mut unfinished = begin(0..4, &mut overlapped);
+        overlapped.reset();
+        unfinished.extend(begin(4..6, &mut overlapped));
+        overlapped.set(other).unwrap();
+        unfinished.extend(begin(6..8, &mut overlapped));
+        overlapped.set_reference(&picture(5)).unwrap();
+        // From here on one is finished while the next is begun.
+        let finish = |half: Unfinished| {
+            let run = move || half.finish().unwrap();
+            std::thread::Builder::new().name("finish".into()).spawn(run).unwrap()
+        };
+        let mut running: Vec<_> = unfinished.into_iter().rev().map(finish).collect();
+        running.reverse();
+        for seed in 8..10 {
+            running.push(finish(overlapped.begin(&picture(seed), 0).unwrap()));
+        }
+        drop(overlapped);
+        let finished: Vec<Frame> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(finished == made, "{settings:?}");
+    }
 }
 
 /// Where only one frame is in the context both modes see the same, so nothing but arithmetic differs.

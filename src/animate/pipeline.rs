@@ -18,6 +18,9 @@ use super::{Options, input::Clip, output::Container};
 /// Frames that wait between the threads of decoder, generator, interpolator and encoder: enough to keep all busy.
 const QUEUE_FRAMES: u32 = 4;
 
+/// W unless the user says: there is no latency to keep, and fewer key frames are less work.
+const WINDOW: u32 = 12;
+
 /// An encoder and what it is set to: near-lossless to the eye, for pictures this size are small files anyway.
 #[derive(Debug)]
 struct Encoder {
@@ -150,7 +153,7 @@ fn encoder() -> anyhow::Result<&'static Encoder> {
     }
 }
 
-/// Sets what the user chose; everything else stays as the elements have it.
+/// Sets what the user chose; everything else stays as the elements have it, but for the window.
 fn configure(
     select: &gst::Element,
     animate: &gst::Element,
@@ -159,7 +162,7 @@ fn configure(
 ) -> anyhow::Result<()> {
     let options = plan.options;
     set(select, "lambda", options.lambda)?;
-    set(select, "window", options.window)?;
+    set(select, "window", Some(options.window.unwrap_or(WINDOW)))?;
     set(animate, "reference", Some(plan.reference.display()))?;
     set(animate, "steps", options.steps)?;
     set(animate, "guidance-scale", options.guidance_scale)?;

@@ -16,6 +16,8 @@ pub enum Said {
     Latency,
     /// The model's weights are loaded.
     Loaded,
+    /// In-betweens are made in another way, and why.
+    Rung(String, String),
 }
 
 /// Tells what the pipeline's bus says. Errors stay on the bus, too, for [`first_error`]; everything else is
@@ -34,6 +36,7 @@ pub fn listen(
             M::Warning(warning) => Some(Said::Warning(warning.error().message().to_owned())),
             M::Latency(_) => Some(Said::Latency),
             M::Progress(progress) if progress.get().0 == gst::ProgressType::Complete => Some(Said::Loaded),
+            M::Element(element) => element.structure().and_then(rung),
             _ => None,
         };
         if let Some(one) = one {
@@ -45,6 +48,12 @@ pub fn listen(
             gst::BusSyncReply::Drop
         }
     });
+}
+
+/// What `filminterpolate` says when it steps on its quality ladder.
+fn rung(structure: &gst::StructureRef) -> Option<Said> {
+    let field = |name| structure.get::<String>(name).ok();
+    (structure.name() == "keyframed-quality").then_some(Said::Rung(field("to")?, field("reason")?))
 }
 
 /// The first error on the pipeline's bus.

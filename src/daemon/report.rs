@@ -15,7 +15,6 @@ pub struct Report {
     started: Instant,
     before: Option<Sample>,
     rates: Rates,
-    rung: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +35,7 @@ struct Rates {
 impl Report {
     /// Times are told from `started` on.
     pub fn new(started: Instant) -> Self {
-        Self { started, before: None, rates: Rates::default(), rung: None }
+        Self { started, before: None, rates: Rates::default() }
     }
 
     /// Seconds since the start.
@@ -58,13 +57,6 @@ impl Report {
                 key_ratio: (gone(now.keys, before.keys) / input.max(1.0)).min(1.0),
             };
         }
-    }
-
-    /// The rung in force, if it is another one than at the last question.
-    pub fn new_rung(&mut self, figures: &Figures) -> Option<String> {
-        let rung = figures.rung.clone()?;
-        let last = self.rung.replace(rung.clone());
-        last.filter(|last| *last != rung).map(|_| rung)
     }
 
     /// Everything together.

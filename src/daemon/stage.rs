@@ -211,6 +211,10 @@ impl Stage {
                     spawn_blocking(animation.recalculate_latency());
                 }
             }
+            Said::Rung(to, reason) => {
+                let message = format!("in-betweens are made by {to} ({reason})");
+                self.events.emit(Kind::RungChanged, Some("animation"), message);
+            }
             Said::Loaded => {
                 self.loaded = Some(Instant::now());
                 self.events.emit(

@@ -206,9 +206,6 @@ impl Supervisor {
     fn tick(&mut self) {
         let figures = self.stage.figures();
         self.report.measure(self.feed.received(), &figures, self.relay.counts());
-        if let Some(rung) = self.report.new_rung(&figures) {
-            self.events.emit(Kind::RungChanged, Some("animation"), format!("in-betweens are made by {rung}"));
-        }
         self.publish();
         // Nobody listening is no error.
         let _ = self.telemetry.send(Telemetry::Stats(self.status_out.borrow().stats.clone()));

@@ -1,6 +1,9 @@
 //! Stage 2 as the engine sees it: what a key-frame generator is, and the single slot in front of it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::{
+    fmt,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
 
 use crate::{
     error::GenerateError,
@@ -8,6 +11,8 @@ use crate::{
 };
 
 /// Turns key poses into key frames of the reference. Called from one thread at a time, in time order.
+///
+/// A key frame is made in two halves, so that another thread can finish one while the next is begun.
 pub trait KeyframeGenerator: Send {
     /// Sets the still picture whose identity and background are animated. Costs as much as several key frames;
     /// key frames after it show the new reference.
@@ -16,14 +21,48 @@ pub trait KeyframeGenerator: Send {
     /// [`GenerateError`]; the old reference, if any, stays in force.
     fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError>;
 
-    /// The key frame for the key pose at `pts`.
+    /// The first half of the key frame for the key pose at `pts`: everything that later key frames, the reference and
+    /// settings have to do with.
     ///
     /// # Errors
     /// [`GenerateError::NoReference`] before the first reference, else why it failed; the next call may succeed.
-    fn generate(&mut self, pose: &Frame, pts: Nanos) -> Result<Frame, GenerateError>;
+    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Unfinished, GenerateError>;
+
+    /// The key frame for the key pose at `pts`, both halves.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin) and [`Unfinished::finish`].
+    fn generate(&mut self, pose: &Frame, pts: Nanos) -> Result<Frame, GenerateError> {
+        self.begin(pose, pts)?.finish()
+    }
 
     /// Forgets the key frames so far (temporal context), as after a flush; the reference stays.
     fn reset(&mut self);
+}
+
+/// A key frame whose first half is made. When, on which thread and in which order key frames are finished, or whether
+/// at all, changes none of them, and neither does what happens to the generator meanwhile.
+pub struct Unfinished(Box<dyn FnOnce() -> Result<Frame, GenerateError> + Send>);
+
+impl Unfinished {
+    /// The key frame that `finish` makes.
+    pub fn new(finish: impl FnOnce() -> Result<Frame, GenerateError> + Send + 'static) -> Self {
+        Self(Box::new(finish))
+    }
+
+    /// Makes the second half.
+    ///
+    /// # Errors
+    /// Why it failed; other key frames may succeed.
+    pub fn finish(self) -> Result<Frame, GenerateError> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unfinished")
+    }
 }
 
 /// What happens when an item comes while one is waiting.
@@ -112,6 +151,19 @@ impl<T> Mailbox<T> {
         Ok(replaced.map(|w| w.item))
     }
 
+    /// Waits until nothing waits in the slot, or only an item that `joins` accepts: for a sender that wants to make
+    /// its next item, from what is newest then, only when there is room for it.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] after [`close`](Self::close).
+    pub fn await_room(&self, joins: impl Fn(&T) -> bool) -> Result<(), SendError> {
+        let mut state = self.lock();
+        while !state.closed && state.waiting.as_ref().is_some_and(|w| !joins(&w.item)) {
+            state = self.wait(state);
+        }
+        if state.closed { Err(SendError::Closed) } else { Ok(()) }
+    }
+
     /// Waits for an item and takes it. `None` once the mailbox is closed and empty.
     pub fn recv(&self) -> Option<Waiting<T>> {
         let mut state = self.lock();
@@ -137,6 +189,7 @@ impl<T> Mailbox<T> {
         match &mut state.waiting {
             Some(waiting) => {
                 change(&mut waiting.item);
+                self.changed.notify_all();
                 true
             }
             None => false,
@@ -176,7 +229,8 @@ impl<T> Mailbox<T> {
         self.lock().dropped
     }
 
-    /// No code that can panic runs under the lock except `amend`'s closure, after which the state is still sound.
+    /// No code that can panic runs under the lock but the closures of `amend` and `await_room`, after which the state is
+    /// still sound.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -15,10 +15,12 @@
 //! | [`select`], [`rate`] | 1: which pose frames become key poses; λ that follows the motion |
 //! | [`generate`] | 2: what a key-frame generator is, and the single-slot mailbox in front of it |
 //! | [`interpolate`], [`warp`], [`ladder`] | 3: what an interpolator is, the light rungs, the quality ladder |
+//! | [`ahead`] | 3, live: which in-betweens FILM makes before they are due |
 //! | [`grid`], [`timeline`], [`pace`] | 4: output ticks at a constant rate, offline and live |
 //! | [`relay`] | one frame a tick between animation and outputs, live |
 //! | [`counters`] | what every stage counts |
 
+pub mod ahead;
 pub mod counters;
 pub mod error;
 pub mod frame;
@@ -35,13 +37,14 @@ pub mod thumbnail;
 pub mod timeline;
 pub mod warp;
 
+pub use ahead::{Ahead, Costs, Slot};
 pub use counters::{Counters, Latencies};
 pub use error::{EngineError, GenerateError, InterpolateError};
 pub use frame::{Frame, Nanos, SECOND, Timed};
-pub use generate::{KeyframeGenerator, Mailbox, Policy, SendError, Waiting};
+pub use generate::{KeyframeGenerator, Mailbox, Policy, SendError, Unfinished, Waiting};
 pub use grid::{Grid, Rate};
 pub use interpolate::{Crossfade, Interpolator, Repeat, Rung};
-pub use ladder::{Ladder, LadderConfig};
+pub use ladder::{Ladder, LadderConfig, Reason};
 pub use pace::{PaceConfig, Pacer, Picture, Poll};
 pub use pose::{Labels, Palette};
 pub use relay::{Relay, RelayConfig};

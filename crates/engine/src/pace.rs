@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::{
+    ahead::{Slot, Upcoming},
     counters::{Counters, Latencies},
     error::EngineError,
     frame::{Nanos, SECOND, Timed},
-    grid::{Grid, Rate, fraction},
+    grid::{Grid, Rate},
     interpolate::Rung,
     ladder::{Ladder, LadderConfig},
 };
@@ -20,7 +21,7 @@ pub struct PaceConfig {
     /// cover the time between key poses plus what generating one takes.
     pub latency: Nanos,
     /// Most key frames waiting after the one on show; at least 1. Where the latency spans many key frames, allow
-    /// as many.
+    /// as many: [`most_waiting`](Self::most_waiting).
     pub max_queued: usize,
     /// When to use which rung.
     pub ladder: LadderConfig,
@@ -31,6 +32,11 @@ impl PaceConfig {
     pub fn new(rate: Rate, latency: Nanos) -> Self {
         let ladder = LadderConfig { best: Rung::Film, budget: rate.period() * 4 / 5, calm: 2 * SECOND };
         Self { rate, latency, max_queued: 2, ladder }
+    }
+
+    /// How many key frames may wait at this rate and latency: one for each tick within it, and two.
+    pub fn most_waiting(rate: Rate, latency: Nanos) -> usize {
+        usize::try_from(latency / rate.period().max(1)).unwrap_or(usize::MAX).saturating_add(2)
     }
 }
 
@@ -66,6 +72,8 @@ pub struct Output<F> {
     pub duration: Nanos,
     /// What to show.
     pub picture: Picture<F>,
+    /// Which in-between that is, if it is one.
+    pub slot: Option<Slot>,
     /// Ticks before it were dropped: it is emitted a tick or more after the first of them was due.
     pub late: bool,
 }
@@ -132,7 +140,7 @@ impl<F: Clone> Pacer<F> {
             grid: None,
             next: 0,
             started: false,
-            keys: VecDeque::with_capacity(config.max_queued + 2),
+            keys: VecDeque::new(),
             last: 0,
             count: None,
             ladder: Ladder::new(config.ladder),
@@ -163,7 +171,7 @@ impl<F: Clone> Pacer<F> {
         self.grid.get_or_insert(Grid::new(self.config.rate, key.pts));
         self.last = key.pts;
         self.keys.push_back(Key { pts: key.pts, held: key.pts, shown: key.pts, item: key.item });
-        if self.keys.len() > 1 + self.config.max_queued {
+        while self.keys.len() > 1 + self.config.max_queued {
             let _replaced = self.keys.remove(self.keys.len() - 2);
             self.counters.dropped += 1;
         }
@@ -208,24 +216,70 @@ impl<F: Clone> Pacer<F> {
         self.started = true;
         self.next = index + 1;
         match self.show(&grid, index, now) {
-            Some(picture) => {
+            Some((picture, slot)) => {
                 let (pts, duration) = (grid.pts(index), grid.duration(index));
-                Poll::Emit(Output { index, pts, duration, picture, late })
+                Poll::Emit(Output { index, pts, duration, picture, slot, late })
             }
             // There is a grid only after a key frame, and one always stays on show.
             None => Poll::Idle,
         }
     }
 
-    /// What making an in-between on `rung` cost, measured by the caller; `now` is when it was done.
+    /// The in-betweens among the next `ticks` ticks, in the order they are due, as [`poll`](Self::poll) will ask for
+    /// them if until then no key frame comes or is held, each tick is polled when it is due, and the rung is not
+    /// [`Rung::Repeat`]. A key frame that comes changes at most those that lead to the newest waiting one.
+    pub fn upcoming(&self, ticks: usize) -> impl Iterator<Item = Upcoming<'_, F>> {
+        let end = self.next.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX));
+        let end = self.count.map_or(end, |count| end.min(count));
+        let mut front = 0;
+        let ticks = self.grid.into_iter().flat_map(move |grid| (self.next..end).map(move |n| (grid, n)));
+        ticks
+            .map_while(move |(grid, index)| {
+                front = self.front_at(front, &grid, index);
+                // Behind the newest key frame nothing is known.
+                let (a, b) = (self.keys.get(front)?, self.keys.get(front + 1)?);
+                let due = grid.pts(index).saturating_add(self.config.latency);
+                let slot = self.slot(front, &grid, index);
+                Some(slot.map(|slot| Upcoming { slot, due, a: &a.item, b: &b.item }))
+            })
+            .flatten()
+    }
+
+    /// Number of the next tick: all before it are emitted or dropped.
+    pub fn next_index(&self) -> u64 {
+        self.next
+    }
+
+    /// Key frames that wait after the one on show, and the time of the oldest of them.
+    pub fn waiting(&self) -> (usize, Option<Nanos>) {
+        (self.keys.len().saturating_sub(1), self.keys.get(1).map(|key| key.pts))
+    }
+
+    /// What making an in-between on `rung` when it was due cost, measured by the caller; `now` is when it was done.
     pub fn observe_cost(&mut self, now: Nanos, rung: Rung, cost: Nanos) {
         self.ladder.observe_cost(now, rung, cost);
+    }
+
+    /// At `now`, the first in-between of a pair was due that FILM had not made ahead of time.
+    pub fn observe_missed(&mut self, now: Nanos) {
+        self.ladder.observe_missed(now);
     }
 
     /// Changes the best rung to use, from the next in-between on.
     pub fn set_best(&mut self, best: Rung) {
         self.config.ladder.best = best;
         self.ladder.set_best(best);
+    }
+
+    /// Changes the latency from the next tick on, and how many key frames may wait (at least 1).
+    pub fn set_latency(&mut self, latency: Nanos, max_queued: usize) {
+        self.config.latency = latency;
+        self.config.max_queued = max_queued.max(1);
+    }
+
+    /// The ladder: the rung in force and why.
+    pub fn ladder(&self) -> &Ladder {
+        &self.ladder
     }
 
     /// The rung in force.
@@ -261,32 +315,43 @@ impl<F: Clone> Pacer<F> {
     }
 
     /// The picture for tick `index`, emitted at `now`.
-    fn show(&mut self, grid: &Grid, index: u64, now: Nanos) -> Option<Picture<F>> {
-        let (pts, snap) = (grid.pts(index), grid.snap());
-        while self.keys.get(1).is_some_and(|next| next.pts <= pts.saturating_add(snap)) {
-            self.keys.pop_front();
-        }
+    fn show(&mut self, grid: &Grid, index: u64, now: Nanos) -> Option<(Picture<F>, Option<Slot>)> {
+        let pts = grid.pts(index);
+        self.keys.drain(..self.front_at(0, grid, index));
         let rung = self.ladder.rung();
-        let b = self.keys.get(1).map(|b| (b.pts, b.item.clone()));
+        let slot = self.slot(0, grid, index).filter(|_| rung != Rung::Repeat);
+        let b = self.keys.get(1).map(|b| b.item.clone());
         let a = self.keys.front_mut()?;
         let mut valid = pts;
-        let picture = match b {
-            _ if a.pts.abs_diff(pts) <= snap => Picture::Frame(a.item.clone()),
-            Some((to, b)) if a.shown < pts && rung != Rung::Repeat => {
-                Picture::Between { a: a.item.clone(), b, t: fraction(a.shown, pts, to), rung }
+        let picture = match (slot, b) {
+            (Some(slot), Some(b)) => {
+                self.counters.interpolated += 1;
+                Picture::Between { a: a.item.clone(), b, t: slot.t(), rung }
             }
+            _ if a.pts.abs_diff(pts) <= grid.snap() => Picture::Frame(a.item.clone()),
             _ => {
                 valid = a.held.min(pts);
                 a.shown = a.shown.max(pts);
+                self.counters.repeated += 1;
                 Picture::Repeat(a.item.clone())
             }
         };
-        match &picture {
-            Picture::Frame(_) => {}
-            Picture::Between { .. } => self.counters.interpolated += 1,
-            Picture::Repeat(_) => self.counters.repeated += 1,
-        }
         self.latencies.record(now.saturating_sub(valid));
-        Some(picture)
+        Some((picture, slot))
+    }
+
+    /// The key frame on show at tick `index`, of those from `front` on; by place in the queue.
+    fn front_at(&self, front: usize, grid: &Grid, index: u64) -> usize {
+        let reached = grid.pts(index).saturating_add(grid.snap());
+        let passed = self.keys.iter().skip(front + 1).take_while(|next| next.pts <= reached);
+        front + passed.count()
+    }
+
+    /// The in-between at tick `index` after the key frame at `front`; `None` if that one itself is shown.
+    fn slot(&self, front: usize, grid: &Grid, index: u64) -> Option<Slot> {
+        let (a, b) = (self.keys.get(front)?, self.keys.get(front + 1)?);
+        let pts = grid.pts(index);
+        let between = a.pts.abs_diff(pts) > grid.snap() && a.shown < pts;
+        between.then_some(Slot { index, pts, a: a.pts, from: a.shown, b: b.pts })
     }
 }

@@ -129,7 +129,8 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// A key frame took this long. Answers the time between key poses that can be sustained, if it is worth telling:
+    /// A key frame took this long; where several work on key frames at the same time, the one who took longest, since
+    /// all wait for that one. Answers the time between key poses that can be sustained, if it is worth telling:
     /// first of all, and whenever it has changed by 5 %.
     pub fn observe(&mut self, took: Nanos) -> Option<Nanos> {
         let took = bounded(took) as f64;

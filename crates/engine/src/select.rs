@@ -38,9 +38,10 @@ pub struct SelectConfig {
 }
 
 impl Default for SelectConfig {
-    /// λ = 0.01 (keeps 30 to 55 % of real clips at 25 frames a second), W = 12, fixed λ.
+    /// λ = 0.01 (keeps 30 to 55 % of real clips at 25 frames a second), W = 5, for live use (a fifth of a second at
+    /// that rate), fixed λ.
     fn default() -> Self {
-        Self { lambda: 0.01, window: 12, still_epsilon: 2e-5, target_key_rate: 0.0 }
+        Self { lambda: 0.01, window: 5, still_epsilon: 2e-5, target_key_rate: 0.0 }
     }
 }
 

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Mailbox, Nanos, Policy, SendError, Waiting};
+use keyframed_engine::{
+    Frame, GenerateError, KeyframeGenerator, Mailbox, Nanos, Policy, SendError, Unfinished, Waiting,
+};
 
 fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     Builder::new().name("mailbox-test".into()).spawn(work).unwrap()
@@ -118,14 +120,58 @@ impl KeyframeGenerator for Tint {
         Ok(())
     }
 
-    fn generate(&mut self, pose: &Frame, _pts: Nanos) -> Result<Frame, GenerateError> {
-        let reference = self.0.as_ref().ok_or(GenerateError::NoReference)?;
-        let data: Vec<u8> = reference.data().iter().map(|&v| v / 2 + pose.data()[0] / 2).collect();
-        Frame::new(reference.width(), reference.height(), data)
-            .map_err(|e| GenerateError::BadPicture(e.to_string()))
+    fn begin(&mut self, pose: &Frame, _pts: Nanos) -> Result<Unfinished, GenerateError> {
+        let reference = self.0.clone().ok_or(GenerateError::NoReference)?;
+        let tint = pose.data()[0] / 2;
+        Ok(Unfinished::new(move || {
+            let data: Vec<u8> = reference.data().iter().map(|&v| v / 2 + tint).collect();
+            Frame::new(reference.width(), reference.height(), data)
+                .map_err(|e| GenerateError::BadPicture(e.to_string()))
+        }))
     }
 
     fn reset(&mut self) {}
+}
+
+#[test]
+fn a_sender_waits_for_room_before_it_makes_its_item() {
+    let mailbox = Arc::new(Mailbox::new(Policy::Block));
+    assert_eq!(mailbox.await_room(|_| false), Ok(()), "empty");
+    mailbox.send(2, 0).unwrap();
+    assert_eq!(mailbox.await_room(|&n| n == 2), Ok(()), "what waits takes more");
+    let waiter = || {
+        let mailbox = mailbox.clone();
+        spawn(move || mailbox.await_room(|&n| n == 3))
+    };
+    type Free = fn(&Mailbox<u8>);
+    let ways: [Free; 3] = [|m| _ = m.recv(), |m| _ = m.flush(), |m| _ = m.amend(|n| *n = 3)];
+    for free in ways {
+        mailbox.flush();
+        mailbox.send(2, 0).unwrap();
+        let waiting = waiter();
+        let_it_block();
+        assert!(!waiting.is_finished());
+        free(&mailbox);
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+    }
+    mailbox.amend(|n| *n = 2);
+    let waiting = waiter();
+    let_it_block();
+    mailbox.close();
+    assert_eq!(waiting.join().unwrap(), Err(SendError::Closed));
+}
+
+#[test]
+fn a_key_frame_is_finished_after_the_next_is_begun() {
+    let mut generator: Box<dyn KeyframeGenerator> = Box::new(Tint::default());
+    let pose = |level| Frame::filled(1, 1, [level; 3]).unwrap();
+    generator.set_reference(&Frame::filled(2, 2, [100; 3]).unwrap()).unwrap();
+    let made = [10, 20].map(|level| generator.generate(&pose(level), 0).unwrap());
+    let [first, second] = [10, 20].map(|level| generator.begin(&pose(level), 0).unwrap());
+    generator.set_reference(&Frame::filled(3, 3, [0; 3]).unwrap()).unwrap();
+    drop(generator);
+    let second = spawn(move || second.finish().unwrap()).join().unwrap();
+    assert_eq!([first.finish().unwrap(), second], made);
 }
 
 #[test]

@@ -198,7 +198,8 @@ fn lambda_follows_the_motion_to_the_wanted_rate() {
 
 #[test]
 fn lambda_stays_bounded_through_stillness_and_cuts() {
-    let mut selector = Selector::new(SelectConfig { target_key_rate: 5.0, ..Default::default() }).unwrap();
+    let mut selector =
+        Selector::new(SelectConfig { window: 12, target_key_rate: 5.0, ..Default::default() }).unwrap();
     let frame_time = SECOND / 25;
     let mut keys = Vec::new();
     // 20 s still, 20 s moving, 20 s still, 20 s cutting between black and white.
@@ -230,7 +231,8 @@ fn swing(i: u64) -> Frame {
 /// before they were made, and λ frame by frame.
 fn live(target: f64, frames: u64, took: impl Fn(u64) -> u64) -> (u64, u64, Vec<f64>) {
     let frame_time = SECOND / 25;
-    let mut selector = Selector::new(SelectConfig { target_key_rate: target, ..Default::default() }).unwrap();
+    let mut selector =
+        Selector::new(SelectConfig { window: 12, target_key_rate: target, ..Default::default() }).unwrap();
     let (mut capacity, mut waiting, mut busy_until) = (Capacity::default(), false, None);
     let (mut keys, mut replaced, mut lambdas) = (0, 0, Vec::new());
     for i in 0..frames {

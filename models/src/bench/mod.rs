@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tch::{Cuda, Device, Kind, Tensor};
 
 pub use growth::{Growth, Point, Ranges, growth};
-pub use variant::{resized, with_random_motion};
+pub use variant::{resized, with_ddim, with_random_motion};
 
 /// One piece of work, done several times.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use crate::{
     checkpoint::{FileEntry, Files, ImageSize, MANIFEST, Manifest, ModelDir, Role, save},
     error::{ModelError, Result},
     nn::MotionModule,
+    scheduler::{SamplerClass, TimestepSpacing},
     unet::{UNet, UNetConfig},
     vars::Source,
 };
@@ -28,6 +29,21 @@ const SPREAD: f64 = 0.02;
 /// [`ModelError::Io`], or whatever makes the size impossible.
 pub fn resized(model: &ModelDir, image: ImageSize, to: &Path) -> Result<ModelDir> {
     let manifest = Manifest { image, ..model.manifest().clone() };
+    create(to)?;
+    linked(model, &manifest, to)
+}
+
+/// `model` with the sampler that the original denoises with in its 25 steps, DDIM, written to the empty or missing
+/// folder `to`. Weight files are linked.
+///
+/// # Errors
+/// [`ModelError::Io`].
+pub fn with_ddim(model: &ModelDir, to: &Path) -> Result<ModelDir> {
+    let mut manifest = model.manifest().clone();
+    manifest.scheduler.class = SamplerClass::Ddim;
+    // From the last timestep on, where training with a rescaled schedule has pure noise.
+    manifest.scheduler.timestep_spacing = TimestepSpacing::Trailing;
+    manifest.defaults.timesteps = None;
     create(to)?;
     linked(model, &manifest, to)
 }

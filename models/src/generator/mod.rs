@@ -16,11 +16,11 @@ use crate::{
     reference::ProjectedBank,
     registry,
     scheduler::{self, Scheduler},
-    stack::{self, Stack},
+    stack::{self, SharedAutoencoder, Stack},
     unet::{UNet, UNetConfig},
 };
 use graph::Graphs;
-use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos};
+use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos, Unfinished};
 use std::collections::VecDeque;
 use tch::{Kind, Tensor};
 
@@ -264,19 +264,21 @@ impl LcmGenerator {
         Ok(())
     }
 
-    fn animate(&mut self, pose: &Frame, reference: &ReferenceState) -> Result<Frame> {
+    /// Clean latents of one new frame, which later ones will see.
+    fn animate(&mut self, pose: &Frame) -> Result<Tensor, GenerateError> {
+        let reference = self.reference.as_ref().ok_or(GenerateError::NoReference)?;
         let _running = self.place.enter();
         let manifest = self.model.manifest();
-        let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
+        let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device).map_err(failed)?;
         // Taken out so that it can change while the rest is read.
         let mut graphs = std::mem::take(&mut self.graphs);
         let made = graphs.new_frame(self, &pose, &reference.banks);
         self.graphs = graphs;
-        let made = made?;
-        let image = self.stack.vae.decode(&made.latents.squeeze_dim(2)).to_kind(Kind::Float);
+        let made = made.map_err(failed)?;
+        let latents = made.latents.shallow_clone();
         self.context.push_back(made);
         self.trim();
-        picture::frame(&(image / 2.0 + 0.5))
+        Ok(latents)
     }
 
     /// One new frame of the pose picture `[1, 3, h, w]`, behind those in `context`.
@@ -372,17 +374,26 @@ impl KeyframeGenerator for LcmGenerator {
         self.refer(reference).map_err(failed)
     }
 
-    fn generate(&mut self, pose: &Frame, _pts: Nanos) -> Result<Frame, GenerateError> {
-        // Taken out so that the context can change meanwhile.
-        let reference = self.reference.take().ok_or(GenerateError::NoReference)?;
-        let made = self.animate(pose, &reference);
-        self.reference = Some(reference);
-        made.map_err(failed)
+    /// Up to clean latents; decoding them is the second half.
+    fn begin(&mut self, pose: &Frame, _pts: Nanos) -> Result<Unfinished, GenerateError> {
+        let latents = self.animate(pose)?;
+        let (vae, place) = (self.stack.vae.clone(), self.place);
+        Ok(Unfinished::new(move || picture_of(&vae, place, &latents).map_err(failed)))
     }
 
     fn reset(&mut self) {
         self.context.clear();
     }
+}
+
+/// The picture of clean latents `[1, c, 1, h, w]`.
+fn picture_of(vae: &SharedAutoencoder, place: Place, latents: &Tensor) -> Result<Frame> {
+    let _running = place.enter();
+    let image = vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
+    if image.isfinite().all().int64_value(&[]) == 0 {
+        return Err(ModelError::Input("the decoded picture has values that are no finite numbers".into()));
+    }
+    picture::frame(&(image / 2.0 + 0.5))
 }
 
 fn failed(error: ModelError) -> GenerateError {

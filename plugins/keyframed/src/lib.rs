@@ -11,6 +11,10 @@ use std::sync::OnceLock;
 
 use gst::glib;
 
+// What all tests share calls this crate by its name.
+#[cfg(test)]
+extern crate self as gstkeyframed;
+
 pub mod avataranimate;
 pub mod denseposetestsrc;
 pub mod filminterpolate;

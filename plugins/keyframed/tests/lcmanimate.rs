@@ -6,12 +6,16 @@ mod tiny;
 use std::{
     fs,
     path::Path,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
 };
 
 use common::{bytes, fields, flat, init, messages, params, rgb};
 use gst::prelude::*;
 use gst_check::Harness;
+use keyframed_models::checkpoint::Role;
 use tempfile::TempDir;
 use tiny::Tiny;
 
@@ -274,17 +278,37 @@ fn settings_change_between_key_frames() {
     assert_eq!(bytes(&f.h.pull().unwrap()), two, "0 is the model's default again");
 }
 
-/// Lets the worker stop where it sends its first key frame: waits until it is there, and goes on when dropped.
+/// Lets the task stop where it sends its first key frame: waits until it is there, and goes on when dropped.
 fn hold_first(pad: &gst::Pad) -> (Receiver<()>, SyncSender<()>) {
     let (arrived, here) = sync_channel(1);
     let (go, gone) = sync_channel::<()>(1);
-    let gone = std::sync::Mutex::new(gone);
+    let gone = Mutex::new(gone);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let _ = arrived.send(());
         let _ = gone.lock().unwrap().recv();
         gst::PadProbeReturn::Remove
     });
     (here, go)
+}
+
+/// Waits for what another thread brings about.
+#[track_caller]
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is() {
+        assert!(start.elapsed().as_secs() < 100, "waited too long: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+impl Fixture {
+    /// While the task is held where it sends pose 0, lets the maker begin pose `n`: then it waits, since its key frame
+    /// waits for the task, and the next pose waits for both.
+    fn fill(&mut self, n: u64) {
+        let busy = self.stat("busy-time");
+        self.h.push(pose_at(0, n)).unwrap();
+        until("the next key frame is begun", || self.stat("busy-time") > busy);
+    }
 }
 
 #[test]
@@ -310,18 +334,19 @@ fn an_event_keeps_its_place_among_poses() {
         let (here, go) = hold_first(&src);
         f.pose(0);
         here.recv().unwrap();
-        // The worker is busy; this pose waits, and the event behind it.
-        f.h.push(pose_at(0, 1)).unwrap();
+        f.fill(1);
+        // Both threads are busy; this pose waits, and the event behind it.
+        f.h.push(pose_at(0, 2)).unwrap();
         let event = fields().field("steps", 1u32).field("seed", 5u64).field("lambda", "unknown here");
         assert!(f.h.push_event(params(event)));
         assert_eq!(f.element.property::<u32>("steps"), 2, "not yet");
         // Leaky, the next pose takes the place of the one that waits. Otherwise it would wait itself.
         if leaky == "true" {
-            f.h.push(pose_at(0, 2)).unwrap();
+            f.h.push(pose_at(0, 3)).unwrap();
             drop(go);
         } else {
             drop(go);
-            f.h.push(pose_at(0, 2)).unwrap();
+            f.h.push(pose_at(0, 3)).unwrap();
         }
         assert!(f.h.push_event(gst::event::Eos::new()));
         let mut out = Vec::new();
@@ -329,19 +354,21 @@ fn an_event_keeps_its_place_among_poses() {
             out.push((buffer.pts().unwrap().mseconds(), bytes(&buffer)));
         }
         let seen = seen.lock().unwrap().clone();
+        let mut want = vec![(0, old.clone()), (40, old.clone()), (80, old.clone()), (120, new.clone())];
         if leaky == "true" {
-            assert_eq!(seen, [Some(0), None, Some(80)]);
-            assert!(out == [(0, old.clone()), (80, new.clone())], "the newer pose is of after the event");
+            assert_eq!(seen, [Some(0), Some(40), None, Some(120)]);
+            want.remove(2);
+            assert!(out == want, "the newer pose is of after the event");
         } else {
-            assert_eq!(seen, [Some(0), Some(40), None, Some(80)]);
-            assert!(out == [(0, old.clone()), (40, old.clone()), (80, new.clone())]);
+            assert_eq!(seen, [Some(0), Some(40), Some(80), None, Some(120)]);
+            assert!(out == want);
         }
         assert_eq!((f.element.property::<u32>("steps"), f.element.property::<u64>("seed")), (1, 5));
     }
 }
 
 #[test]
-fn events_that_wait_for_the_worker_do_not_pile_up() {
+fn events_that_wait_for_the_maker_do_not_pile_up() {
     let mut f = Fixture::new(false, |e| {
         e.set_property("context-frames", 0i32);
         e.set_property_from_str("leaky", "true");
@@ -351,8 +378,9 @@ fn events_that_wait_for_the_worker_do_not_pile_up() {
     let (here, go) = hold_first(&src);
     f.pose(0);
     here.recv().unwrap();
+    f.fill(1);
     // As while a model loads: poses come, and somebody turns a knob.
-    for n in 1..200 {
+    for n in 2..200 {
         f.h.push(pose_at(0, n)).unwrap();
         assert!(f.h.push_event(params(fields().field("seed", n))));
         assert!(f.h.push_event(params(fields().field("steps", 1u32))));
@@ -362,7 +390,7 @@ fn events_that_wait_for_the_worker_do_not_pile_up() {
     assert!(f.h.push_event(gst::event::Eos::new()));
     while let Ok(Some(_)) = f.h.pull_until_eos() {}
     let last = 40 * 199;
-    assert_eq!(*seen.lock().unwrap(), [Some(0), None, Some(last), None, None]);
+    assert_eq!(*seen.lock().unwrap(), [Some(0), Some(40), None, Some(last), None, None]);
     assert_eq!((f.element.property::<u32>("steps"), f.element.property::<u64>("seed")), (1, 199));
     let warnings = messages(&f.bus, gst::MessageType::Warning);
     assert!(warnings.len() == 1 && warnings[0].contains("steps must be"), "{warnings:?}");
@@ -483,6 +511,242 @@ fn flush_forgets_the_context_and_goes_on() {
     assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
     assert!(f.h.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
     assert_eq!(f.film(), first);
+}
+
+/// Buffers by timestamp in milliseconds, GAPs likewise, other events by type.
+fn order(pad: &gst::Pad) -> Arc<Mutex<Vec<String>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = seen.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let text = match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => format!("frame {}", buffer.pts().unwrap().mseconds()),
+            Some(gst::PadProbeData::Event(event)) => match event.view() {
+                gst::EventView::Gap(gap) => format!("gap {}", gap.get().0.mseconds()),
+                gst::EventView::CustomDownstream(event) => {
+                    let structure = event.structure().unwrap();
+                    format!("{} {:?}", structure.name(), structure.get::<u64>("seed").ok())
+                }
+                _ => format!("{:?}", event.type_()),
+            },
+            _ => return gst::PadProbeReturn::Ok,
+        };
+        sink.lock().unwrap().push(text);
+        gst::PadProbeReturn::Ok
+    });
+    seen
+}
+
+#[test]
+fn everything_leaves_in_the_order_in_which_it_came() {
+    let plain: Vec<_> = (0..6u64)
+        .map(|seed| {
+            let mut f = Fixture::new(false, |e| {
+                e.set_property("context-frames", 0i32);
+                e.set_property("seed", seed);
+            });
+            f.pose(0);
+            bytes(&f.h.pull().unwrap())
+        })
+        .collect();
+    let mut f = Fixture::new(false, |e| e.set_property("context-frames", 0i32));
+    let seen = order(&f.element.static_pad("src").unwrap());
+    let mut want: Vec<String> = ["StreamStart", "Caps", "Segment"].map(Into::into).into();
+    for n in 0..6u64 {
+        assert!(f.h.push_event(params(fields().field("seed", n))));
+        f.h.push(pose_at(0, 2 * n)).unwrap();
+        let gap = (2 * n + 1) * 40;
+        assert!(f.h.push_event(gst::event::Gap::builder(gap * MS).duration(40 * MS).build()));
+        let other = gst::Structure::builder("unknown-here").field("seed", n).build();
+        assert!(f.h.push_event(gst::event::CustomDownstream::new(other)));
+        let more = [
+            format!("keyframed-params Some({n})"),
+            format!("frame {}", n * 80),
+            format!("gap {gap}"),
+            format!("unknown-here Some({n})"),
+        ];
+        want.extend(more);
+    }
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    want.push("Eos".into());
+    let mut frames = Vec::new();
+    while let Ok(Some(buffer)) = f.h.pull_until_eos() {
+        frames.push(bytes(&buffer));
+    }
+    assert_eq!(*seen.lock().unwrap(), want);
+    assert!(frames == plain, "each with the settings of its place");
+}
+
+#[test]
+fn frames_made_in_halves_are_those_made_in_one() {
+    // Pulled one by one, each is finished before the next is begun.
+    let one_by_one = Fixture::new(false, |_| {}).film();
+    let mut f = Fixture::new(false, |_| {});
+    for n in 0..3 {
+        f.pose(n);
+    }
+    let overlapped: Vec<_> = (0..3).map(|_| bytes(&f.h.pull().unwrap())).collect();
+    assert!(overlapped == one_by_one);
+}
+
+/// Lets pushing wait on a pad until the probe is removed, or the pad flushes or is switched off.
+fn block(pad: &gst::Pad) -> (Receiver<()>, gst::PadProbeId) {
+    let (arrived, here) = sync_channel(1);
+    let probe = pad.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = arrived.try_send(());
+        gst::PadProbeReturn::Ok
+    });
+    (here, probe.unwrap())
+}
+
+/// A call that must return. It runs on a thread of its own, so that one that does not fails the test.
+#[track_caller]
+fn returns<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, is_done) = sync_channel(1);
+    let run = move || done.send(call());
+    std::thread::Builder::new().name("returns".into()).spawn(run).unwrap();
+    is_done.recv_timeout(std::time::Duration::from_secs(100)).expect("it hangs")
+}
+
+/// The element with pose 0 being pushed, pose 1 begun and waiting for that, and pose 2 waiting for the maker, which
+/// waits for room.
+fn stuffed(leaky: &str) -> (Fixture, gst::PadProbeId) {
+    let mut f = Fixture::new(false, |e| e.set_property_from_str("leaky", leaky));
+    let (here, probe) = block(&f.element.static_pad("src").unwrap());
+    f.pose(0);
+    here.recv().unwrap();
+    f.fill(1);
+    f.pose(2);
+    (f, probe)
+}
+
+#[test]
+fn stop_while_both_threads_wait() {
+    for leaky in ["false", "true"] {
+        let (mut f, _) = stuffed(leaky);
+        let element = f.element.clone();
+        returns(move || element.set_state(gst::State::Null)).unwrap();
+        assert_eq!(f.h.push(pose(3)), Err(gst::FlowError::Flushing));
+        assert!(messages(&f.bus, gst::MessageType::Error).is_empty());
+    }
+}
+
+#[test]
+fn stop_frees_upstream_while_both_threads_wait() {
+    let (mut f, _) = stuffed("false");
+    let element = f.element.clone();
+    // This one waits for the place of pose 2.
+    let pushing = std::thread::Builder::new().name("upstream".into());
+    let (pushed, is_pushed) = sync_channel(1);
+    let upstream = move || pushed.send(f.h.push(pose(3)).map(|_| ()).err());
+    let upstream = pushing.spawn(upstream).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    returns(move || element.set_state(gst::State::Null)).unwrap();
+    let flow = is_pushed.recv_timeout(std::time::Duration::from_secs(100)).expect("upstream hangs");
+    assert_eq!(flow, Some(gst::FlowError::Flushing));
+    upstream.join().unwrap().unwrap();
+}
+
+#[test]
+fn stop_while_a_first_half_is_made() {
+    let mut f = Fixture::new(false, |e| e.set_property("steps", 50u32));
+    for n in 0..2 {
+        f.pose(n);
+        until("the model is there", || {
+            f.element.property::<gst::Structure>("stats").get::<bool>("loaded").unwrap()
+        });
+        // Somewhere within fifty steps, or after them.
+        std::thread::sleep(std::time::Duration::from_millis(30 * n));
+    }
+    let element = f.element.clone();
+    returns(move || element.set_state(gst::State::Null)).unwrap();
+    assert!(messages(&f.bus, gst::MessageType::Error).is_empty());
+}
+
+#[test]
+fn flush_while_both_threads_wait() {
+    let first = Fixture::new(false, |_| {}).film();
+    for leaky in ["false", "true"] {
+        let (mut f, probe) = stuffed(leaky);
+        let src = f.element.static_pad("src").unwrap();
+        assert!(f.h.push_event(gst::event::FlushStart::new()));
+        assert_eq!(f.h.push(pose(3)), Err(gst::FlowError::Flushing));
+        src.remove_probe(probe);
+        assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
+        let seen = common::watch(&src);
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        assert!(f.h.push_event(gst::event::Segment::new(&segment)));
+        assert!(f.film() == first, "nothing of before the flush comes, or is seen by what comes");
+        assert_eq!(*seen.lock().unwrap(), [Some(0), Some(40), Some(80)]);
+    }
+}
+
+#[test]
+fn a_flush_at_any_time_leaves_a_clean_start() {
+    let first = Fixture::new(false, |_| {}).film();
+    let mut f = Fixture::new(false, |_| {});
+    for wait_ms in [0, 1, 3, 7, 12, 20, 33, 50] {
+        for n in 5..8 {
+            f.pose(n);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        assert!(f.h.push_event(gst::event::FlushStart::new()));
+        while f.h.try_pull().is_some() {}
+        assert!(f.h.push_event(gst::event::FlushStop::builder(true).build()));
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        assert!(f.h.push_event(gst::event::Segment::new(&segment)));
+        assert!(f.film() == first, "flushed after {wait_ms} ms");
+    }
+}
+
+#[test]
+fn errors_of_downstream_reach_upstream() {
+    let mut f = Fixture::new(false, |_| {});
+    f.pose(0);
+    f.h.pull().unwrap();
+    let src = f.element.static_pad("src").unwrap();
+    src.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        info.flow_res = Err(gst::FlowError::Eos);
+        gst::PadProbeReturn::Handled
+    });
+    let flow = (1..100).find_map(|n| f.h.push(pose(n)).err());
+    assert_eq!(flow, Some(gst::FlowError::Eos));
+    // No key frame is finished for nobody.
+    until("the maker has seen it", || f.h.push(pose(100)) == Err(gst::FlowError::Eos));
+    assert!(f.stat("generated") <= 2, "{}", f.stat("generated"));
+}
+
+/// A model whose pictures cannot be decoded: the first halves of key frames succeed.
+fn undecodable() -> TempDir {
+    let models = models();
+    let mini = models.path().join("mini");
+    let mut vae = keyframed_models::ModelDir::load(&mini).unwrap().tensors(Role::Vae).unwrap();
+    let _ = vae.get_mut("decoder.conv_out.weight").unwrap().fill_(3e38);
+    let mut tiny = Tiny::new(&mini);
+    tiny.put(Role::Vae, vae);
+    tiny.write();
+    models
+}
+
+#[test]
+fn a_second_half_that_fails_is_a_key_frame_that_fails() {
+    let mut f = Fixture::of(undecodable(), false, |_| {});
+    let flow = (0..100).find_map(|n| f.h.push(pose(n)).err());
+    assert_eq!(flow, Some(gst::FlowError::Error));
+    let errors = messages(&f.bus, gst::MessageType::Error);
+    assert!(errors.len() == 1 && errors[0].contains("no finite numbers"), "{errors:?}");
+
+    let mut f = Fixture::of(undecodable(), true, |_| {});
+    for n in 0..7 {
+        let failed = f.stat("failed");
+        f.pose(n);
+        until("it has failed", || f.stat("failed") > failed);
+    }
+    f.pose(7);
+    until("upstream hears of it", || f.h.push(pose(8)) == Err(gst::FlowError::Error));
+    assert_eq!((f.stat("failed"), f.stat("generated")), (8, 0), "live it goes on for a while");
+    let posted = f.bus.iter_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]);
+    let posted: Vec<_> = posted.map(|message| message.type_()).collect();
+    assert_eq!(posted, [gst::MessageType::Warning, gst::MessageType::Error]);
 }
 
 #[test]

@@ -15,8 +15,9 @@ use crate::{
     config::{file, kinds::get, picture, resolved::Animation, table::At},
 };
 
-/// How far the output stays behind the poses, unless the file says: covers the default window at 25 frames a second.
-const LATENCY_MS: u64 = 500;
+/// How far the output stays behind the poses, unless the file says: the default window at 25 frames a second, and two
+/// ticks for making in-betweens.
+const LATENCY_MS: u64 = 280;
 
 /// Models by name, opened once: `None` if that failed and was told.
 #[derive(Default)]

@@ -21,7 +21,7 @@ const FOLLOWS: Nanos = 5 * SECOND;
 
 /// Lively: without rate control the figures give 13 to 25 key poses a second.
 fn lively() -> SelectConfig {
-    SelectConfig { lambda: 0.003, ..Default::default() }
+    SelectConfig { lambda: 0.003, window: 12, ..Default::default() }
 }
 
 /// 25 pose frames a second for so long, `pts` being the timestamp of what comes at a time.

@@ -25,7 +25,7 @@ fn a_day_without_drift_gap_or_duplicate() {
         _ => (90 + now / MS % 60) * MS,
     };
     for (num, den) in [(25u32, 1u32), (30_000, 1001)] {
-        let config = SelectConfig { lambda: 0.2, ..Default::default() };
+        let config = SelectConfig { lambda: 0.2, window: 12, ..Default::default() };
         let mut select = Plain { rule: Rule::new(config).unwrap(), key: 0.0 };
         let latency = 500 * MS;
         let pacer = Pacer::new(PaceConfig::new(Rate::new(num, den).unwrap(), latency)).unwrap();

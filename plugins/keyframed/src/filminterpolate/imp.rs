@@ -24,12 +24,32 @@
  *
  * The tick for time T leaves `latency` after T, in time for the sinks: the LATENCY query adds `latency` to what
  * upstream answers. An in-between needs the next key frame, so `latency` should cover the longest time between key
- * poses (`window` of keyposeselect) and what upstream does not declare. Without the next key frame the last
- * picture is repeated: there is an output picture for every tick, whatever comes in.
+ * poses (`window` of keyposeselect), what FILM takes, and what upstream does not declare. The default, 280 ms, is a
+ * window of 5 frames at 25 frames a second and two ticks. Without the next key frame the last picture is repeated:
+ * there is an output picture for every tick, whatever comes in. As many key frames wait as there are ticks within the
+ * latency, and two; if more come, the newest takes the place of the one before it.
  *
- * If making pictures takes too long the rung becomes cheaper, and better again after two calm seconds. After a
+ * FILM takes longer than a tick for the first picture between two key frames and less for the others. As the output
+ * stays behind the input, both key frames are known before, and a thread of its own makes FILM's pictures ahead of
+ * time. No tick waits for it: if the picture is not there the flow warp makes one, and the rest up to the next key
+ * frame, so that sharpness does not flicker. From what FILM took before the thread knows whether all in-betweens of
+ * two key frames will be there in time, and begins none if not. Pictures are kept for as many ticks as key frames may
+ * wait, at most.
+ *
+ * If FILM twice in two seconds has not made what lies between two key frames, if a light rung takes too long, or an
+ * output is late, the rung becomes cheaper, and better again after two calm seconds, later if it failed again. After a
  * stall the ticks missed are dropped and output goes on with the newest; pictures never come in a burst. Until FILM
- * is loaded the flow warp is used.
+ * is loaded the flow warp is the best rung.
+ *
+ * Each change of the rung is an element message, structure `keyframed-quality`, with the fields (strings) `from` and
+ * `to`, film, warp, crossfade or repeat, and `reason`:
+ *
+ *  - missed: FILM's pictures were not there in time
+ *  - slow: a light rung took too long
+ *  - late: an output was late
+ *  - calm: no trouble for a while
+ *  - limit: `max-quality` has changed, or FILM is loaded
+ *  - start: a new stream or a new rate
  *
  * ## Changes while running
  *
@@ -47,11 +67,13 @@
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use keyframed_engine::Rung;
+use keyframed_engine::{Costs, Rung, ahead::AheadCounts};
 
 use super::{
-    rungs::Rungs,
+    film::Film,
+    rungs::Light,
     state::{Mode, Settings, State},
+    worker::Worker,
 };
 use crate::{
     filter, models, params,
@@ -66,16 +88,19 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// Lock order: `state`, then `settings`. Pictures are made under `rungs` alone, which is never held together with
-/// another. Nothing is held while pushing, posting, or waiting on the clock.
+/// Lock order: `state`, then `settings`. Pictures are made under `film` or `light` alone; of the others only `settings`
+/// is taken meanwhile. `worker` is held while the thread is started. Nothing is held while pushing, posting, joining,
+/// or waiting on the clock.
 pub struct FilmInterpolate {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
-    /// Signalled when the source task should look again though no tick is due.
+    /// Signalled when the source task should look again though no tick is due, or FILM's thread what there is to do.
     pub(super) changed: Condvar,
-    rungs: Mutex<Rungs>,
+    film: Mutex<Film>,
+    light: Mutex<Light>,
+    pub(super) worker: Mutex<Option<Worker>>,
 }
 
 /// What `gst-inspect-1.0` shows. Specifications of its own for each call: every class needs some.
@@ -110,7 +135,10 @@ pub(crate) fn properties() -> Vec<glib::ParamSpec> {
             .nick("Statistics")
             .blurb(
                 "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late, \
-                 dropped, failed; rung in force; busy-time (ns); latency-p50, -p95, -p99 (ns, live)",
+                 dropped, failed; busy-time (ns). Live: rung in force; latency-p50, -p95, -p99 (ns); in-betweens \
+                 prepared by FILM, missed (too late) and declined (no time to begin); film-first and film-further, \
+                 what it is expected to take for the first of a pair and each other (ns); waiting key frames and \
+                 waiting-age, of the oldest of them (ns)",
             )
             .read_only()
             .build(),
@@ -132,7 +160,9 @@ impl ObjectSubclass for FilmInterpolate {
             settings: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
-            rungs: Mutex::new(Rungs::new()),
+            film: Mutex::default(),
+            light: Mutex::new(Light::new()),
+            worker: Mutex::default(),
         }
     }
 }
@@ -192,8 +222,10 @@ impl ElementImpl for FilmInterpolate {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => {
-                *self.rungs() = Rungs::new();
-                self.want_film(&mut self.rungs());
+                let mut film = self.film();
+                *film = Film::default();
+                self.want_film(&mut film);
+                drop(film);
                 *self.state() = Some(State::new(false));
             }
             gst::StateChange::PausedToPlaying => self.set_playing(true),
@@ -204,7 +236,8 @@ impl ElementImpl for FilmInterpolate {
             gst::StateChange::PlayingToPaused => self.set_playing(false),
             gst::StateChange::PausedToReady => {
                 *self.state() = None;
-                *self.rungs() = Rungs::new();
+                *self.film() = Film::default();
+                *self.light() = Light::new();
             }
             _ => {}
         }
@@ -221,8 +254,12 @@ impl FilmInterpolate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn rungs(&self) -> MutexGuard<'_, Rungs> {
-        self.rungs.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn film(&self) -> MutexGuard<'_, Film> {
+        self.film.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn light(&self) -> MutexGuard<'_, Light> {
+        self.light.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until `changed` is signalled.
@@ -245,10 +282,10 @@ impl FilmInterpolate {
             if has("latency") {
                 state.wake();
             }
-            if let Mode::Live(live) = &mut state.mode {
-                live.pacer.set_best(self.settings().max_quality.into());
-            }
+            state.set_best(self.settings().max_quality.into());
         }
+        self.changed.notify_all();
+        self.tell_rung();
         if has("latency") {
             let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
@@ -263,10 +300,10 @@ impl FilmInterpolate {
     }
 
     /// Starts loading FILM on a worker if it may be used, and has not been started yet.
-    pub(super) fn want_film(&self, rungs: &mut Rungs) {
+    pub(super) fn want_film(&self, film: &mut Film) {
         let settings = self.settings();
         if Rung::from(settings.max_quality) == Rung::Film {
-            rungs.want_film(move || models::film(&settings.model, &settings.device));
+            film.want(move || models::film(&settings.model, &settings.device));
         }
     }
 
@@ -282,8 +319,8 @@ impl FilmInterpolate {
     }
 
     fn stats(&self) -> gst::Structure {
-        let latency = self.settings().latency;
         let guard = self.state();
+        let now = guard.as_ref().and_then(|state| self.running_time(state));
         let rungs = guard.as_ref().map(|state| state.rungs).unwrap_or_default();
         let mut structure = gst::Structure::builder("filminterpolate-stats")
             .field("film", rungs.made[Rung::Film as usize])
@@ -293,16 +330,22 @@ impl FilmInterpolate {
             .field("busy-time", u64::try_from(rungs.busy.as_nanos()).unwrap_or(u64::MAX));
         let mut counters = keyframed_engine::Counters::default();
         let mut buffers = (0, 0);
+        let (mut ahead, mut costs) = (AheadCounts::default(), Costs::default());
         if let Some(state) = &*guard {
             (counters, buffers) = (state.counters(), state.buffers);
+            (ahead, costs) = (state.ahead_counts(), state.costs());
             if let Mode::Live(live) = &state.mode {
-                structure = structure.field("rung", live.pacer.rung().name());
+                let (waiting, oldest) = live.pacer.waiting();
+                let age = now.zip(oldest).map_or(0, |(now, oldest)| now.saturating_sub(oldest));
+                structure = structure
+                    .field("rung", live.pacer.rung().name())
+                    .field("waiting", waiting as u64)
+                    .field("waiting-age", age);
                 if let Some(p) = live.pacer.latencies().percentiles() {
-                    let delay = state.delay(latency);
                     structure = structure
-                        .field("latency-p50", p.p50 + delay)
-                        .field("latency-p95", p.p95 + delay)
-                        .field("latency-p99", p.p99 + delay);
+                        .field("latency-p50", p.p50)
+                        .field("latency-p95", p.p95)
+                        .field("latency-p99", p.p99);
                 }
             }
         }
@@ -313,6 +356,11 @@ impl FilmInterpolate {
             .field("repeated", counters.repeated)
             .field("late", counters.late)
             .field("dropped", counters.dropped)
+            .field("prepared", ahead.prepared)
+            .field("missed", ahead.missed)
+            .field("declined", ahead.declined)
+            .field("film-first", costs.first)
+            .field("film-further", costs.further)
             .build()
     }
 }

@@ -1,7 +1,7 @@
 //! Live: a task on the source pad sends a picture a tick, by the pipeline's clock.
 use gst::{prelude::*, subclass::prelude::*};
 use keyframed_engine::{
-    EngineError, LadderConfig, Nanos, PaceConfig, Pacer, Poll, Rung, SECOND, Timed,
+    Ahead, EngineError, Frame, LadderConfig, Nanos, PaceConfig, Pacer, Poll, Rung, SECOND, Timed,
     pace::{Output, Picture as Shown},
 };
 
@@ -11,16 +11,13 @@ use super::{
     state::{Key, Live, Mode, State},
 };
 
-/// Most key frames that wait: as many as come within a long latency at a high key rate. The pacer drops those
-/// that are past by itself; this only bounds memory if upstream runs away.
-const MAX_QUEUED: usize = 64;
-
 /// Time without trouble after which a better rung is tried.
 const CALM: Nanos = 2 * SECOND;
 
 /// What is to be done next, decided under the state lock.
 enum Step {
-    Send(Output<Key>),
+    /// With the picture that FILM has made ahead.
+    Send(Output<Key>, Option<Frame>),
     /// Wait on the clock.
     Sleep(gst::SingleShotClockId),
     /// Somebody was waited for: look again.
@@ -31,7 +28,12 @@ enum Step {
 
 impl State {
     /// Starts a pacer with the rate of `key`, or hands out the one that runs at it.
-    pub fn live_for(&mut self, key: &Key, best: Rung) -> Result<&mut Live, EngineError> {
+    pub fn live_for(
+        &mut self,
+        key: &Key,
+        best: Rung,
+        latency: gst::ClockTime,
+    ) -> Result<&mut Live, EngineError> {
         let last = match &self.mode {
             Mode::Live(live) if live.pacer.config().rate == key.out.rate => None,
             Mode::Live(live) => Some(live.last.clone()),
@@ -41,36 +43,40 @@ impl State {
             self.retire();
             let rate = key.out.rate;
             let ladder = LadderConfig { best, budget: rate.period() * 4 / 5, calm: CALM };
-            // The latency is not the pacer's business: `delay` shifts the clock that it is shown.
-            let mut pacer = Pacer::new(PaceConfig { rate, latency: 0, max_queued: MAX_QUEUED, ladder })?;
+            // `tune` says below what they are.
+            let (latency, max_queued) = (0, PaceConfig::most_waiting(rate, 0));
+            let mut pacer = Pacer::new(PaceConfig { rate, latency, max_queued, ladder })?;
             if let Some((pts, last)) = last {
                 pacer.key(Timed::new(pts, Key { out: key.out.clone(), ..last }))?;
             }
-            self.mode = Mode::Live(Box::new(Live { pacer, last: None }));
+            let (ahead, stream) = (Ahead::new(self.costs), self.stream);
+            self.mode = Mode::Live(Box::new(Live { pacer, ahead, stream, last: None }));
         }
+        self.tune(latency);
         match &mut self.mode {
             Mode::Live(live) => Ok(live),
             _ => Err(EngineError::Ended),
         }
     }
+}
 
-    /// How far behind running time the tick being made is. One tick less than promised: that is the time for
-    /// making it.
-    pub fn delay(&self, latency: gst::ClockTime) -> Nanos {
-        let period = match &self.mode {
-            Mode::Live(live) => live.pacer.config().rate.period(),
-            _ => 0,
-        };
-        (self.upstream_latency + latency.nseconds()).saturating_sub(period)
+impl Live {
+    /// What FILM has made ahead for `output`, which is due now.
+    fn film_for(&mut self, now: Nanos, output: &Output<Key>) -> Option<Frame> {
+        match &output.picture {
+            Shown::Between { a, b, .. } if !a.fits(b) => None,
+            _ => self.ahead.take(now, &mut self.pacer, output),
+        }
     }
 }
 
 impl FilmInterpolate {
-    /// Starts the output task unless it runs. It holds the element weakly: a pad's task must not keep it alive.
+    /// Starts the output task and FILM's thread unless they run. The task holds the element weakly: a pad's task must not keep it alive.
     pub(super) fn start_task(&self) -> Result<(), gst::FlowError> {
         if self.srcpad.task_state() == gst::TaskState::Started {
             return Ok(());
         }
+        self.start_worker()?;
         let this = self.downgrade();
         let turn = move || {
             if let Some(this) = this.upgrade() {
@@ -86,7 +92,7 @@ impl FilmInterpolate {
     /// One turn of the task.
     fn run_task(&self) {
         let result = match self.next_step() {
-            Ok(Step::Send(output)) => self.send(output),
+            Ok(Step::Send(output, film)) => self.send(output, film),
             Ok(Step::Sleep(id)) => {
                 let _ = id.wait();
                 Ok(())
@@ -128,22 +134,28 @@ impl FilmInterpolate {
         let mut guard = self.state();
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
         state.flow?;
-        let clock = self.obj().clock().filter(|_| state.playing);
-        let Some((clock, base)) = clock.zip(self.obj().base_time()) else {
+        let now = self.running_time(state);
+        state.tune(latency);
+        let (Some(now), Mode::Live(live)) = (now, &mut state.mode) else {
             drop(self.wait(guard));
             return Ok(Step::Again);
         };
-        let now = clock.time().saturating_sub(base).nseconds();
-        let delay = state.delay(latency);
-        let Mode::Live(live) = &mut state.mode else {
-            drop(self.wait(guard));
-            return Ok(Step::Again);
-        };
-        let poll = if now < delay { Poll::Wait(0) } else { live.pacer.poll(now - delay) };
-        match poll {
-            Poll::Emit(output) => Ok(Step::Send(output)),
+        match live.pacer.poll(now) {
+            Poll::Emit(output) => {
+                let film = live.film_for(now, &output);
+                // After a change of rate: an older tick of the new grid.
+                let stale = output.pts < state.sent_until;
+                drop(guard);
+                // There is room for one more picture made ahead.
+                self.changed.notify_all();
+                self.tell_rung();
+                Ok(if stale { Step::Again } else { Step::Send(output, film) })
+            }
             Poll::Wait(due) => {
-                let id = clock.new_single_shot_id(base + gst::ClockTime::from_nseconds(due + delay));
+                let Some((clock, base)) = self.obj().clock().zip(self.obj().base_time()) else {
+                    return Ok(Step::Again);
+                };
+                let id = clock.new_single_shot_id(base + gst::ClockTime::from_nseconds(due));
                 state.clock_id = Some(id.clone());
                 Ok(Step::Sleep(id))
             }
@@ -155,18 +167,20 @@ impl FilmInterpolate {
         }
     }
 
-    /// Makes a picture and sends it; no lock is held meanwhile.
-    fn send(&self, output: Output<Key>) -> Result<(), gst::FlowError> {
-        if self.state().as_ref().is_some_and(|state| output.pts < state.sent_until) {
-            // After a change of rate: an older tick of the new grid.
-            return Ok(());
-        }
-        let (key, frame) = match output.picture {
-            Shown::Frame(key) | Shown::Repeat(key) => {
+    /// Makes a picture unless FILM has made it ahead, and sends it; no lock is held meanwhile.
+    fn send(&self, output: Output<Key>, film: Option<Frame>) -> Result<(), gst::FlowError> {
+        let (key, frame) = match (output.picture, film) {
+            (Shown::Frame(key) | Shown::Repeat(key), _) => {
                 let frame = key.frame.clone();
                 (key, frame)
             }
-            Shown::Between { a, b, t, rung } => {
+            (Shown::Between { a, .. }, Some(frame)) => {
+                if let Some(state) = self.state().as_mut() {
+                    state.rungs.made[Rung::Film as usize] += 1;
+                }
+                (a, frame)
+            }
+            (Shown::Between { a, b, t, rung }, None) => {
                 let frame = self.between(&a, &b, t, rung);
                 (a, frame)
             }
@@ -178,38 +192,50 @@ impl FilmInterpolate {
         self.push_picture(picture).map(|_| ())
     }
 
-    /// An in-between; the ladder learns what it cost.
-    fn between(&self, a: &Key, b: &Key, t: f32, rung: Rung) -> keyframed_engine::Frame {
-        if a.out.info.width() != b.out.info.width() || a.out.info.height() != b.out.info.height() {
+    /// An in-between on a light rung; the ladder learns what it cost.
+    fn between(&self, a: &Key, b: &Key, t: f32, rung: Rung) -> Frame {
+        if !a.fits(b) {
             return a.frame.clone();
         }
         let rung = rung.max(self.settings().max_quality.into());
-        let (made, missing) = {
-            let mut rungs = self.rungs();
-            self.want_film(&mut rungs);
-            let missing = rungs.poll_film();
-            (rungs.make(rung, &a.frame, &b.frame, t), missing)
-        };
-        self.report_no_film(missing);
-        let now = self.obj().current_running_time().map_or(0, gst::ClockTime::nseconds);
+        let made = self.light().make(rung, &a.frame, &b.frame, t);
         let cost = u64::try_from(made.cost.as_nanos()).unwrap_or(u64::MAX);
-        let latency = self.settings().latency;
         let mut first = false;
         if let Some(state) = self.state().as_mut() {
             state.rungs.count(&made);
-            let delay = state.delay(latency);
             first = made.trouble.is_some() && !std::mem::replace(&mut state.warned, true);
-            if let Mode::Live(live) = &mut state.mode {
-                live.pacer.observe_cost(now.saturating_sub(delay), made.rung, cost);
+            if let Some(now) = self.running_time(state)
+                && let Mode::Live(live) = &mut state.mode
+            {
+                live.pacer.observe_cost(now, made.rung, cost);
             }
         }
+        self.tell_rung();
         if let Some(trouble) = made.trouble.filter(|_| first) {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Failed,
-                ("Interpolation failed, using {} instead: {trouble}", made.rung)
-            );
+            self.warn_failed(made.rung, &trouble);
         }
         made.frame
+    }
+
+    /// Tells, once, that a rung does not work.
+    pub(super) fn warn_failed(&self, instead: Rung, trouble: &str) {
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Failed,
+            ("Interpolation failed, using {instead} instead: {trouble}")
+        );
+    }
+
+    /// Posts a message if the rung in force is another one than the last told.
+    pub(super) fn tell_rung(&self) {
+        let change = self.state().as_mut().and_then(State::rung_change);
+        let Some((from, to, reason)) = change else { return };
+        gst::debug!(CAT, imp = self, "In-betweens by {to} instead of {from}: {}", reason.name());
+        let structure = gst::Structure::builder("keyframed-quality")
+            .field("from", from.name())
+            .field("to", to.name())
+            .field("reason", reason.name())
+            .build();
+        let _ = self.obj().post_message(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 }

@@ -3,6 +3,7 @@ use gst::{glib, prelude::*};
 use keyframed_engine::Rung;
 
 mod caps;
+mod film;
 mod imp;
 mod live;
 mod offline;
@@ -10,6 +11,10 @@ mod output;
 mod pads;
 mod rungs;
 mod state;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 /// The best way of making in-betweens that `filminterpolate` may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]

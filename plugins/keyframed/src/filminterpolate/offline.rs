@@ -1,12 +1,14 @@
 //! Offline: every tick is made, in order, on the streaming thread.
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
 use gst::{prelude::*, subclass::prelude::*};
-use keyframed_engine::{EngineError, Nanos, Rung, Tick, Timeline, What};
+use keyframed_engine::{EngineError, Frame, Nanos, Rung, Tick, Timeline, What};
 
 use super::{
+    film::Loaded,
     imp::{CAT, FilmInterpolate},
     output::Picture,
+    rungs::Made,
     state::{Key, Mode, Offline, State},
 };
 
@@ -88,11 +90,9 @@ impl FilmInterpolate {
     fn make_offline(&self, tick: &Tick, a: Key, b: Option<Key>) -> Result<Picture, gst::FlowError> {
         let mut frame = a.frame.clone();
         if let (What::Between { t, .. }, Some(b)) = (tick.what, b)
-            && b.out.info.width() == a.out.info.width()
-            && b.out.info.height() == a.out.info.height()
+            && a.fits(&b)
         {
-            let best = self.best_rung_offline();
-            let made = self.rungs().make(best, &a.frame, &b.frame, t);
+            let made = self.make_best(&a.frame, &b.frame, t);
             if let Some(state) = self.state().as_mut() {
                 state.rungs.count(&made);
             }
@@ -105,17 +105,30 @@ impl FilmInterpolate {
         Ok(Picture { pts: tick.pts, duration: tick.duration, frame, out: a.out })
     }
 
-    /// `max-quality`, FILM waited for if it must be.
-    fn best_rung_offline(&self) -> Rung {
+    /// An in-between at `max-quality`, FILM waited for if it must be.
+    fn make_best(&self, a: &Frame, b: &Frame, t: f32) -> Made {
         let best = Rung::from(self.settings().max_quality);
+        let mut trouble = None;
         if best == Rung::Film {
-            let mut rungs = self.rungs();
-            self.want_film(&mut rungs);
-            let trouble = rungs.wait_for_film(|| self.sinkpad.pad_flags().contains(gst::PadFlags::FLUSHING));
-            drop(rungs);
-            self.report_no_film(trouble);
+            let mut film = self.film();
+            self.want_film(&mut film);
+            let loaded = film.wait(|| self.sinkpad.pad_flags().contains(gst::PadFlags::FLUSHING));
+            let started = Instant::now();
+            let made = film.make(a, b, t);
+            drop(film);
+            if let Some(Loaded::Absent(trouble)) = loaded {
+                self.report_no_film(trouble);
+            }
+            match made {
+                Some(Ok(frame)) => {
+                    return Made { frame, rung: best, cost: started.elapsed(), trouble: None };
+                }
+                Some(Err(err)) => trouble = Some(err),
+                None => {}
+            }
         }
-        best
+        let made = self.light().make(best, a, b, t);
+        Made { trouble: trouble.or(made.trouble), ..made }
     }
 
     /// The end of the stream: everything that is left.

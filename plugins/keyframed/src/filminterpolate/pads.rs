@@ -111,6 +111,7 @@ impl Filter for FilmInterpolate {
         } else {
             self.interrupt();
             pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the output: {err}"))?;
+            self.stop_worker();
         }
         Ok(())
     }
@@ -180,14 +181,15 @@ impl FilmInterpolate {
     }
 
     fn take_key(&self, time: Nanos, end: Nanos, key: Key, live: bool) -> Result<(), gst::FlowError> {
-        let best = Rung::from(self.settings().max_quality);
+        let settings = self.settings();
         let mut guard = self.state();
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
         state.flow?;
         state.end = state.end.max(end);
         state.buffers.0 += 1;
         let taken = if live {
-            state.live_for(&key, best).and_then(|live| {
+            let best = state.best(Rung::from(settings.max_quality));
+            state.live_for(&key, best, settings.latency).and_then(|live| {
                 live.last = Some((time, key.clone()));
                 live.pacer.key(Timed::new(time, key))
             })
@@ -196,6 +198,9 @@ impl FilmInterpolate {
         };
         drop(guard);
         self.changed.notify_all();
+        if live {
+            self.tell_rung();
+        }
         if let Err(err) = taken {
             // Nothing can be shown at a time that is past or taken.
             gst::warning!(

@@ -2,7 +2,9 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use gst::glib;
-use keyframed_engine::{Counters, Frame, Nanos, Pacer, Timeline};
+use keyframed_engine::{
+    Ahead, Costs, Counters, Frame, Nanos, PaceConfig, Pacer, Reason, Rung, Timeline, ahead::AheadCounts,
+};
 
 use crate::models::EMBEDDED;
 
@@ -18,9 +20,9 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// Half a second covers the default window of `keyposeselect` at 25 frames a second.
+    /// The default window of `keyposeselect` at 25 frames a second, and two ticks for making pictures.
     fn default() -> Self {
-        let latency = gst::ClockTime::from_mseconds(500);
+        let latency = gst::ClockTime::from_mseconds(280);
         Self { model: EMBEDDED.into(), device: "auto".into(), latency, max_quality: Quality::default() }
     }
 }
@@ -53,6 +55,14 @@ pub struct Key {
     pub out: Arc<OutCaps>,
 }
 
+impl Key {
+    /// Whether in-betweens of the two can be made.
+    pub fn fits(&self, next: &Self) -> bool {
+        let size = |key: &Self| (key.out.info.width(), key.out.info.height());
+        size(self) == size(next)
+    }
+}
+
 /// Offline: the list of ticks, and the key frames they still need.
 pub struct Offline {
     pub timeline: Timeline,
@@ -65,6 +75,10 @@ pub struct Offline {
 /// Live: when to send what.
 pub struct Live {
     pub pacer: Pacer<Key>,
+    /// FILM's pictures that wait for their ticks.
+    pub ahead: Ahead<Frame>,
+    /// Tells streams apart: what FILM makes for one is of no use in the next.
+    pub stream: u64,
     /// The last key frame and its running time: a new pacer starts with it.
     pub last: Option<(Nanos, Key)>,
 }
@@ -107,6 +121,16 @@ pub struct State {
     pub upstream_latency: Nanos,
     /// Counters of pacers and timelines that were replaced.
     pub past: Counters,
+    /// Counters of what was made ahead for them.
+    pub past_ahead: AheadCounts,
+    /// What FILM took in the last of these streams.
+    pub costs: Costs,
+    /// Number of the stream.
+    pub stream: u64,
+    /// Live: whether FILM can be used, once that is known.
+    pub film: Option<bool>,
+    /// The rung that was told last.
+    pub rung: Option<Rung>,
     /// In-betweens by rung.
     pub rungs: RungStats,
     /// Buffers received, buffers sent.
@@ -133,6 +157,11 @@ impl State {
             playing,
             upstream_latency: 0,
             past: Counters::default(),
+            past_ahead: AheadCounts::default(),
+            costs: Costs::default(),
+            stream: 0,
+            film: None,
+            rung: None,
             rungs: RungStats::default(),
             buffers: (0, 0),
             warned: false,
@@ -152,7 +181,60 @@ impl State {
     /// Ends the present timeline or pacer, keeping its counters.
     pub fn retire(&mut self) {
         self.past = self.counters();
+        self.past_ahead = self.ahead_counts();
+        self.costs = self.costs();
+        self.stream += 1;
         self.mode = Mode::Undecided;
+    }
+
+    /// What was made ahead since the start.
+    pub fn ahead_counts(&self) -> AheadCounts {
+        let mut counts = self.past_ahead;
+        if let Mode::Live(live) = &self.mode {
+            counts.merge(&live.ahead.counts());
+        }
+        counts
+    }
+
+    /// What FILM is expected to take.
+    pub fn costs(&self) -> Costs {
+        match &self.mode {
+            Mode::Live(live) => live.ahead.costs(),
+            _ => self.costs,
+        }
+    }
+
+    /// The best rung live, where the user allows `wanted`: FILM only once it is there.
+    pub fn best(&self, wanted: Rung) -> Rung {
+        if self.film == Some(true) { wanted } else { wanted.max(Rung::Warp) }
+    }
+
+    /// Lets the pacer know of another best rung.
+    pub fn set_best(&mut self, wanted: Rung) {
+        let best = self.best(wanted);
+        if let Mode::Live(live) = &mut self.mode {
+            live.pacer.set_best(best);
+        }
+    }
+
+    /// Lets the pacer know of the latency in force: that of upstream and `own`. One tick less than promised: that is
+    /// the time for making a picture that is not there.
+    pub fn tune(&mut self, own: gst::ClockTime) {
+        let promised = self.upstream_latency.saturating_add(own.nseconds());
+        if let Mode::Live(live) = &mut self.mode {
+            let rate = live.pacer.config().rate;
+            let waiting = PaceConfig::most_waiting(rate, promised);
+            live.pacer.set_latency(promised.saturating_sub(rate.period()), waiting);
+        }
+    }
+
+    /// The last rung told, the one in force and why, if they differ.
+    pub fn rung_change(&mut self) -> Option<(Rung, Rung, Reason)> {
+        let Mode::Live(live) = &self.mode else { return None };
+        let ladder = live.pacer.ladder();
+        let (to, reason) = (ladder.rung(), ladder.reason());
+        let from = self.rung.replace(to)?;
+        (from != to).then_some((from, to, reason))
     }
 
     /// Counters since the start.

@@ -43,7 +43,7 @@
  * that are not; the stream runs on.
  *
  * |[
- * gst-launch-1.0 denseposetestsrc pattern=dance num-buffers=50 ! keyposeselect lambda=0.01 window=12 ! identity silent=false ! fakesink -v
+ * gst-launch-1.0 denseposetestsrc pattern=dance num-buffers=50 ! keyposeselect lambda=0.01 window=5 ! identity silent=false ! fakesink -v
  * ]| Lists the key poses of two seconds of dance.
  */
 use std::{

@@ -13,23 +13,26 @@
  * With `context-frames`, a key frame sees the ones before it. `context-mode=cache` keeps what each of them left in
  * the networks, so that a new one costs one frame; `recompute` runs them all again each time, as MagicAnimate does.
  *
+ * A key frame is made in two halves, on two threads: while one is decoded and sent, the next is denoised already.
+ * The second thread takes no key pose while a key frame waits for the first, so no more than two are under way.
+ *
  * The weights are read on a thread of their own; progress messages (code `load-model`) tell how far it is. Until
  * then key poses wait.
  *
  * ## Offline (`leaky=false`, or `auto` and upstream not live)
  *
- * Nothing is lost: one key pose waits while one is worked on, and then upstream is blocked. Two runs with the same
+ * Nothing is lost: one key pose waits while others are worked on, and then upstream is blocked. Two runs with the same
  * properties give the same bytes.
  *
  * ## Live (`leaky=true`, or `auto` and upstream live)
  *
- * One key pose waits while one is worked on; a newer one takes its place (counted as dropped). So lag never
+ * One key pose waits while others are worked on; a newer one takes its place (counted as dropped). So lag never
  * builds up. The time from a key pose's arrival to its key frame is measured (but for those that wait for the model,
  * the first key frame or a new reference) and answered to the LATENCY query;
  * when a key frame takes longer than that, or for forty seconds all took much less, the pipeline is told to
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
- * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %. A key frame that fails is
- * left out with a warning; eight in a row are an error.
+ * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %: the longer half of a key
+ * frame decides. A key frame that fails is left out with a warning; eight in a row are an error.
  *
  * ## Changes while running
  *
@@ -41,19 +44,24 @@
  * has fields for, all at once, and passes on. It keeps its place among the key poses: the key frame of one that came
  * before it is made with the old values, of one after it with the new. A field of the wrong type or out of range is
  * named in a warning, and then nothing of the event is used here. Events that wait for the same key pose become one,
- * newer values winning. A flush drops events that wait behind key poses.
+ * newer values winning. A flush drops events that wait, for this element or, used already, behind a key frame that
+ * is not finished.
  *
  * |[
  * gst-launch-1.0 denseposetestsrc num-buffers=10 ! keyposeselect ! lcmanimate ! videoconvert ! autovideosink
  * ]| Shows key frames of the embedded model's first avatar.
  */
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
 
 use super::{
+    maker::Maker,
     settings::{self, Settings},
-    state::{State, Worker},
+    state::State,
 };
 use crate::{filter, video::rgb_caps};
 
@@ -61,15 +69,16 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("lcmanimate", gst::DebugColorFlags::empty(), Some("Key frames from key poses"))
 });
 
-/// Lock order: `worker`, then `state`, then `settings`. The worker thread holds `worker` while a network runs;
-/// nothing else may wait for it then, so other threads take it only while the task does not exist. `state` and
-/// `settings` are never held while pushing, posting, or running a network.
+/// Lock order: `state`, then `settings`. Neither is held while pushing, posting, running a network or waiting for a
+/// thread; `maker` is held for nothing else than putting it in and taking it out.
 pub struct LcmAnimate {
     pub(super) sinkpad: gst::Pad,
     pub(super) srcpad: gst::Pad,
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
-    worker: Mutex<Worker>,
+    /// Signalled when a push is over.
+    pushed: Condvar,
+    maker: Mutex<Option<Maker>>,
 }
 
 #[glib::object_subclass]
@@ -81,14 +90,8 @@ impl ObjectSubclass for LcmAnimate {
     fn with_class(class: &Self::Class) -> Self {
         let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
         let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());
-        let worker = Worker { arriving: None, animator: None, epoch: 0 };
-        Self {
-            sinkpad,
-            srcpad,
-            settings: Mutex::default(),
-            state: Mutex::default(),
-            worker: Mutex::new(worker),
-        }
+        let (settings, state, maker) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { sinkpad, srcpad, settings, state, pushed: Condvar::new(), maker }
     }
 }
 
@@ -161,8 +164,7 @@ impl ElementImpl for LcmAnimate {
         let result = self.parent_change_state(transition);
         let stopped = transition == gst::StateChange::PausedToReady;
         if stopped || (transition == gst::StateChange::ReadyToPaused && result.is_err()) {
-            *self.state() = None;
-            *self.worker() = Worker { arriving: None, animator: None, epoch: 0 };
+            self.stop();
         }
         result
     }
@@ -181,8 +183,51 @@ impl LcmAnimate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn worker(&self) -> MutexGuard<'_, Worker> {
-        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn set_maker(&self, maker: Option<Maker>) -> Option<Maker> {
+        std::mem::replace(&mut *self.maker.lock().unwrap_or_else(PoisonError::into_inner), maker)
+    }
+
+    /// Pushes, unless `stops` says under the same lock that it is of no use any more.
+    pub(super) fn pushing<T>(
+        &self,
+        stops: impl FnOnce(&State) -> bool,
+        push: impl FnOnce() -> T,
+    ) -> Option<T> {
+        match self.state().as_mut() {
+            Some(state) if !stops(state) => state.pushing = Some(thread::current().id()),
+            _ => return None,
+        }
+        let result = push();
+        self.push_over();
+        Some(result)
+    }
+
+    pub(super) fn push_over(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.pushing = None;
+        }
+        self.pushed.notify_all();
+    }
+
+    /// Waits until what was being pushed before a flush is gone: after its end it would come without a segment.
+    /// A flush that comes out of the push itself does not wait for itself.
+    pub(super) fn await_push(&self) {
+        let others = |state: &State| state.pushing.is_some_and(|by| by != thread::current().id());
+        let mut guard = self.state();
+        while guard.as_ref().is_some_and(others) {
+            guard = self.pushed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the maker and forgets the stream.
+    fn stop(&self) {
+        if let Some(state) = self.state().as_mut() {
+            state.end();
+        }
+        drop(self.set_maker(None));
+        // Not under the lock: whatever is let go may ask this element.
+        let state = self.state().take();
+        drop(state);
     }
 
     fn stats(&self) -> gst::Structure {

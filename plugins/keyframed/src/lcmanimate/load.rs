@@ -6,6 +6,7 @@ use keyframed_engine::Frame;
 
 use super::{
     imp::{CAT, LcmAnimate},
+    maker::Maker,
     state::{State, Worker},
 };
 use crate::{
@@ -24,8 +25,14 @@ impl LcmAnimate {
         let reference = find_reference(settings.reference.as_deref(), model.as_ref())
             .map_err(|err| gst::error_msg!(gst::ResourceError::NotFound, ("{err}")))?;
         let arriving = self.load(model.clone())?;
-        *self.worker() = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
-        *self.state() = Some(State::new(model, Some(reference)));
+        let state = State::new(model, Some(reference));
+        let (mailbox, slot) = (state.mailbox.clone(), state.slot.clone());
+        let worker = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
+        let maker = Maker::start(self, worker, mailbox, slot).map_err(|err| {
+            gst::error_msg!(gst::CoreError::Thread, ("Cannot start the thread that makes key frames: {err}"))
+        })?;
+        *self.state() = Some(state);
+        drop(self.set_maker(Some(maker)));
         Ok(())
     }
 

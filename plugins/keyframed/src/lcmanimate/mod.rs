@@ -4,6 +4,7 @@ use gst::{glib, prelude::*};
 mod imp;
 mod job;
 mod load;
+mod maker;
 mod pads;
 mod settings;
 mod state;

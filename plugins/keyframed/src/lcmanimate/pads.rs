@@ -8,8 +8,8 @@ use super::{
     Leaky,
     imp::{CAT, LcmAnimate},
     job::{Job, Pose},
+    maker::PARAMS,
     state::State,
-    work::PARAMS,
 };
 use crate::{
     filter::Filter,
@@ -55,6 +55,7 @@ impl Filter for LcmAnimate {
                 pushed
             }
             gst::EventView::FlushStop(_) => {
+                self.await_push();
                 let pushed = self.srcpad.push_event(event);
                 self.flush_stop();
                 pushed
@@ -127,42 +128,32 @@ impl Filter for LcmAnimate {
             return self.start_task();
         }
         if let Some(state) = self.state().as_mut() {
-            state.flow = Err(gst::FlowError::Flushing);
-            state.epoch += 1;
-            state.mailbox.flush();
-            state.mailbox.close();
+            state.end();
         }
         // A key frame under way is finished first: networks cannot be interrupted.
-        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the worker: {err}"))
+        pad.stop_task().map_err(|err| gst::loggable_error!(CAT, "Cannot stop the task: {err}"))
     }
 }
 
 impl LcmAnimate {
-    /// Hands a key pose to the worker.
+    /// Hands a key pose to the maker.
     fn offer(&self, epoch: u64, pose: Pose, leaky: bool) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mailbox = self.state().as_ref().map(|s| s.mailbox.clone()).ok_or(gst::FlowError::Flushing)?;
         let time = pose.time;
         let mut pose = Some(pose);
         if leaky {
-            // One thread sends, so a slot found empty stays empty until the job is sent.
             let mut replaced = false;
             mailbox.amend(|job| {
-                replaced = pose.take().is_some_and(|pose| job.replace(pose, |event| self.joins(event)));
+                replaced =
+                    pose.take().is_some_and(|pose| job.replace(epoch, pose, |event| self.joins(event)));
             });
             if replaced && let Some(state) = self.state().as_mut() {
                 state.counts.dropped += 1;
             }
-        } else {
-            // Events alone may wait in the slot: the key pose joins them.
-            mailbox.amend(|job| {
-                if job.pose.is_none() {
-                    job.pose = pose.take();
-                }
-            });
         }
         let Some(pose) = pose else { return Ok(gst::FlowSuccess::Ok) };
-        match mailbox.send(Job::pose(epoch, pose), time) {
-            Ok(_) => Ok(gst::FlowSuccess::Ok),
+        match Job::offer(&mailbox, epoch, pose, time) {
+            Ok(()) => Ok(gst::FlowSuccess::Ok),
             Err(SendError::Closed | SendError::Flushed) => {
                 let flow = self.state().as_ref().map_or(Err(gst::FlowError::Flushing), |state| state.flow);
                 Err(flow.err().unwrap_or(gst::FlowError::Flushing))
@@ -170,26 +161,17 @@ impl LcmAnimate {
         }
     }
 
-    /// Hands a serialized event to the worker; it leaves in its place between key frames.
+    /// Hands a serialized event to the maker; it leaves in its place between key frames.
     fn offer_event(&self, event: gst::Event) -> bool {
         let Some((mailbox, epoch)) = self.state().as_ref().map(|s| (s.mailbox.clone(), s.epoch)) else {
             return false;
         };
-        let mut event = Some(event);
-        mailbox.amend(|job| {
-            if let Some(event) = event.take() {
-                job.push(event, |event| self.joins(event));
-            }
-        });
-        match event {
-            Some(event) => mailbox.send(Job::event(epoch, event), 0).is_ok(),
-            None => true,
-        }
+        Job::offer_event(&mailbox, epoch, event, |event| self.joins(event))
     }
 
     /// Whether `keyframed-params` may become one with others: bad values are told where they stand, and spoil no
     /// others.
-    fn joins(&self, event: &gst::EventRef) -> bool {
+    pub(super) fn joins(&self, event: &gst::EventRef) -> bool {
         params::is_valid(&*self.obj(), event, &PARAMS)
     }
 
@@ -214,10 +196,7 @@ impl LcmAnimate {
 
     fn flush_start(&self) {
         if let Some(state) = self.state().as_mut() {
-            state.flow = Err(gst::FlowError::Flushing);
-            state.epoch += 1;
-            let waiting = state.mailbox.flush();
-            state.counts.dropped += u64::from(waiting.is_some_and(|job| job.pose.is_some()));
+            state.flush();
         }
     }
 

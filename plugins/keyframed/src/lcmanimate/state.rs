@@ -2,12 +2,13 @@
 use std::{
     path::PathBuf,
     sync::Arc,
+    thread::ThreadId,
     time::{Duration, Instant},
 };
 
 use keyframed_engine::{Frame, Mailbox, Policy, rate::Capacity};
 
-use super::job::Job;
+use super::job::{Begun, Job, Pose};
 use crate::{
     loading::Loading,
     models::{Animator, OpenModel},
@@ -30,9 +31,9 @@ pub struct Counts {
     pub failed: u64,
     /// Failures since the last key frame.
     pub failed_running: u64,
-    /// Time spent generating.
+    /// Time spent generating, whichever thread did.
     pub busy: Duration,
-    /// Time that the last key frame took.
+    /// Time that the last key frame took, both halves.
     pub last: Duration,
 }
 
@@ -96,24 +97,28 @@ fn declaration(slowest: u64) -> u64 {
 /// Exists from READY to PAUSED to READY.
 pub struct State {
     pub model: Arc<dyn OpenModel>,
-    /// Between the sink pad and the worker.
-    pub mailbox: Arc<Mailbox<Job>>,
+    /// Between the sink pad and the maker.
+    pub mailbox: Arc<Mailbox<Job<Pose>>>,
+    /// Between the maker and the source pad's task. The maker takes a key pose only when no key frame waits here.
+    pub slot: Arc<Mailbox<Job<Begun>>>,
     /// Whether newer key poses replace waiting ones; known with the first.
     pub leaky: Option<bool>,
     /// Whether upstream is live; known with the first key pose.
     pub live: bool,
     /// What the sink pad carries.
     pub in_info: Option<gst_video::VideoInfo>,
-    /// What the source pad carries, as far as the worker has come.
+    /// What the source pad carries, as far as its task has come.
     pub out_info: Option<gst_video::VideoInfo>,
     /// Of the sink pad, in TIME format.
     pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     /// What pushing last gave; chain returns it. Flushing between flush-start and -stop.
     pub flow: Result<(), gst::FlowError>,
-    /// Whether end of stream waits for the worker: no chain call will carry an error upstream any more.
+    /// Whether end of stream waits for key frames: no chain call will carry an error upstream any more.
     pub ending: bool,
     /// Flushes so far.
     pub epoch: u64,
+    /// The thread that is pushing at the moment.
+    pub pushing: Option<ThreadId>,
     /// A reference that the generator has not taken yet, and where it is from.
     pub next_reference: Option<(Frame, PathBuf)>,
     /// The reference in force.
@@ -125,7 +130,7 @@ pub struct State {
     pub counts: Counts,
 }
 
-/// What only the worker touches.
+/// What only the maker touches.
 pub struct Worker {
     /// Arrives once, from the loader.
     pub arriving: Option<Loading<Box<dyn Animator>>>,
@@ -139,6 +144,7 @@ impl State {
         Self {
             model,
             mailbox: Arc::new(Mailbox::new(Policy::Block)),
+            slot: Arc::new(Mailbox::new(Policy::Block)),
             leaky: None,
             live: false,
             in_info: None,
@@ -147,6 +153,7 @@ impl State {
             flow: Ok(()),
             ending: false,
             epoch: 0,
+            pushing: None,
             next_reference: reference,
             reference: None,
             loaded: false,
@@ -154,6 +161,27 @@ impl State {
             capacity: Capacity::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// Whether a flush came after `epoch`, or pushing is of no use any more.
+    pub fn is_stale(&self, epoch: u64) -> bool {
+        self.epoch != epoch || self.flow.is_err()
+    }
+
+    /// Drops what is under way; key poses are refused from now on.
+    pub fn flush(&mut self) {
+        self.flow = Err(gst::FlowError::Flushing);
+        self.epoch += 1;
+        let waiting = self.mailbox.flush().is_some_and(|job| job.work.is_some());
+        let begun = self.slot.flush().is_some_and(|job| job.work.is_some());
+        self.counts.dropped += u64::from(waiting) + u64::from(begun);
+    }
+
+    /// Drops what is under way and lets both threads come to their end.
+    pub fn end(&mut self) {
+        self.flush();
+        self.mailbox.close();
+        self.slot.close();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The worker: a task on the source pad that takes jobs, makes key frames and sends them.
+//! The task on the source pad: takes key frames that the maker has begun, finishes them and sends them.
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -10,18 +10,9 @@ use keyframed_engine::Frame;
 
 use super::{
     imp::{CAT, LcmAnimate},
-    job::{Job, Pose},
-    state::Worker,
+    job::{Begun, Job},
 };
-use crate::{
-    load,
-    models::{Animator, describe},
-    params,
-    video::write_frame,
-};
-
-/// Properties that the event `keyframed-params` sets.
-pub(super) const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
+use crate::{load, models::describe, video::write_frame};
 
 /// Failures in a row after which a live stream is given up.
 const MOST_FAILURES: u64 = 8;
@@ -31,38 +22,46 @@ impl LcmAnimate {
         let this = self.downgrade();
         let turn = move || {
             if let Some(this) = this.upgrade() {
-                this.run_task();
+                this.catch_panic(|| this.break_off(), Self::run_task);
             }
         };
-        self.srcpad
-            .start_task(turn)
-            .map_err(|err| gst::loggable_error!(CAT, "Cannot start the worker: {err}"))
+        self.srcpad.start_task(turn).map_err(|err| gst::loggable_error!(CAT, "Cannot start the task: {err}"))
     }
 
     /// One turn of the task.
     fn run_task(&self) {
-        let Some(mailbox) = self.state().as_ref().map(|state| state.mailbox.clone()) else {
-            let _ = self.srcpad.pause_task();
-            return;
-        };
-        let Some(job) = mailbox.recv() else {
+        let slot = self.state().as_ref().map(|state| state.slot.clone());
+        let Some(job) = slot.and_then(|slot| slot.recv()) else {
             gst::debug!(CAT, imp = self, "No more work");
             let _ = self.srcpad.pause_task();
             return;
         };
         let epoch = job.item.epoch;
-        if let Err(err) = self.work(job.item) {
+        if let Err(err) = self.send(job.item) {
             self.note_flow(epoch, err);
         }
     }
 
-    fn work(&self, job: Job) -> Result<(), gst::FlowError> {
+    /// After a panic, which is on the bus: nobody must wait for this task or the maker any more.
+    pub(super) fn break_off(&self) {
+        let _ = self.srcpad.pause_task();
+        if let Some(state) = self.state().as_mut() {
+            if state.flow.is_ok() {
+                state.flow = Err(gst::FlowError::Error);
+            }
+            state.mailbox.close();
+            state.slot.close();
+        }
+        self.push_over();
+    }
+
+    fn send(&self, job: Job<Begun>) -> Result<(), gst::FlowError> {
         let epoch = job.epoch;
         for event in job.before {
             self.push_event(epoch, event);
         }
-        if let Some(pose) = job.pose {
-            self.animate(epoch, pose)?;
+        if let Some(begun) = job.work {
+            self.finish(epoch, begun)?;
         }
         for event in job.after {
             self.push_event(epoch, event);
@@ -71,136 +70,60 @@ impl LcmAnimate {
     }
 
     /// Whether a flush came after `epoch`, or pushing is of no use any more.
-    fn is_stale(&self, epoch: u64) -> bool {
-        self.state().as_ref().is_none_or(|state| state.epoch != epoch || state.flow.is_err())
+    pub(super) fn is_stale(&self, epoch: u64) -> bool {
+        self.state().as_ref().is_none_or(|state| state.is_stale(epoch))
     }
 
     fn push_event(&self, epoch: u64, event: gst::Event) {
         use gst::EventType as T;
-        let flushed = self.state().as_ref().is_none_or(|state| state.epoch != epoch);
-        if flushed && matches!(event.type_(), T::Segment | T::Eos | T::Gap) {
-            return;
-        }
         if let gst::EventView::Caps(caps) = event.view()
             && let Some(state) = self.state().as_mut()
         {
             state.out_info = gst_video::VideoInfo::from_caps(caps.caps()).ok();
         }
-        params::take(&*self.obj(), &event, &PARAMS, |values| self.set_params(values));
-        self.srcpad.push_event(event);
+        let bound = matches!(event.type_(), T::Segment | T::Eos | T::Gap);
+        self.pushing(|state| bound && state.epoch != epoch, || self.srcpad.push_event(event));
     }
 
-    /// Sets properties all at once; they are valid.
-    fn set_params(&self, values: &[params::Value]) {
-        self.change_settings(|settings| {
-            for (name, value) in values {
-                if let Err(err) = settings.set(name, value) {
-                    gst::error!(CAT, imp = self, "Property {name}: {err}");
-                }
-            }
-        });
-    }
-
-    /// Makes and sends the key frame of a key pose.
-    fn animate(&self, epoch: u64, pose: Pose) -> Result<(), gst::FlowError> {
-        let mut worker = self.worker();
-        self.await_model(&mut worker, epoch)?;
+    /// Makes the second half of a key frame and sends it.
+    fn finish(&self, epoch: u64, begun: Begun) -> Result<(), gst::FlowError> {
         if self.is_stale(epoch) {
             return Ok(());
         }
-        let tuning = self.settings().tuning;
-        let Worker { animator: Some(animator), epoch: last, .. } = &mut *worker else { return Ok(()) };
-        self.refresh(animator.as_mut(), &tuning)?;
-        if std::mem::replace(last, epoch) != epoch {
-            animator.reset();
-        }
+        let Begun { half, buffer, since, took, disturbs } = begun;
         let started = Instant::now();
-        let made = guarded(|| animator.generate(&pose.frame, pose.time).map_err(|err| describe(&err)));
-        let took = started.elapsed();
-        drop(worker);
-        gst::trace!(CAT, imp = self, "Generated in {took:?}");
-        match made {
-            Ok(frame) => self.push_frame(epoch, pose, &frame, took),
-            Err(err) => self.note_failure(&err, took),
-        }
-    }
-
-    /// Waits until the model is there.
-    fn await_model(&self, worker: &mut Worker, epoch: u64) -> Result<(), gst::FlowError> {
-        while let Some(arriving) = &worker.arriving {
-            match arriving.wait(Duration::from_millis(50)) {
-                Some(Ok(animator)) => {
-                    (worker.animator, worker.arriving) = (Some(animator), None);
-                    gst::debug!(CAT, imp = self, "The model is loaded");
-                    if let Some(state) = self.state().as_mut() {
-                        state.loaded = true;
-                    }
-                }
-                Some(Err(err)) => return Err(self.give_up(gst::LibraryError::Init, &err)),
-                None if self.is_stale(epoch) => return Ok(()),
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings the generator up to date with the properties. Only the first reference must succeed.
-    fn refresh(
-        &self,
-        animator: &mut dyn Animator,
-        tuning: &crate::models::Tuning,
-    ) -> Result<(), gst::FlowError> {
-        if let Err(err) = guarded(|| animator.tune(tuning)) {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
-        }
-        let next = self.state().as_mut().and_then(|state| state.next_reference.take());
-        let Some((picture, path)) = next else { return Ok(()) };
-        let set = guarded(|| animator.set_reference(&picture).map_err(|err| describe(&err)));
-        let mut guard = self.state();
-        let first = guard.as_ref().is_none_or(|state| state.reference.is_none());
-        match (set, &mut *guard) {
-            (Ok(()), Some(state)) => {
-                gst::info!(CAT, imp = self, "Reference is {}", path.display());
-                state.reference = Some(path);
+        let made = half.and_then(|half| guarded(|| half.finish().map_err(|err| describe(&err))));
+        let halves = [took, started.elapsed()];
+        gst::trace!(CAT, imp = self, "Generated in {halves:?}");
+        if let Some(state) = self.state().as_mut() {
+            state.counts.busy += halves[1];
+            if disturbs {
                 state.latency.disturb();
-                Ok(())
             }
-            (Ok(()), None) => Ok(()),
-            (Err(err), _) => {
-                drop(guard);
-                let text = format!("The reference picture {} cannot be used: {err}", path.display());
-                if first {
-                    return Err(self.give_up(gst::ResourceError::Read, &text));
-                }
-                gst::element_imp_warning!(
-                    self,
-                    gst::ResourceError::Read,
-                    ("{text}. The old reference stays")
-                );
-                Ok(())
+        }
+        match made {
+            Ok(frame) => {
+                self.count_frame(since, halves)?;
+                self.push_frame(epoch, &buffer, &frame)
             }
+            Err(err) => self.note_failure(&err),
         }
     }
 
-    fn push_frame(
-        &self,
-        epoch: u64,
-        pose: Pose,
-        frame: &Frame,
-        took: Duration,
-    ) -> Result<(), gst::FlowError> {
-        let (info, latency, sustained) = {
+    /// Counts a key frame, and tells what its times change.
+    fn count_frame(&self, since: Instant, halves: [Duration; 2]) -> Result<(), gst::FlowError> {
+        let (latency, sustained) = {
             let mut guard = self.state();
             let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.counts.generated += 1;
-            (state.counts.last, state.counts.failed_running) = (took, 0);
-            state.counts.busy += took;
-            let changed = state.live && state.latency.observe(pose.since, Instant::now());
-            let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            (state.counts.last, state.counts.failed_running) = (halves[0] + halves[1], 0);
+            let changed = state.live && state.latency.observe(since, Instant::now());
+            // Halves of different key frames are made at the same time: the longer one bounds the rate.
+            let longer = u64::try_from(halves[0].max(halves[1]).as_nanos()).unwrap_or(u64::MAX);
             // The first also waits for what is prepared once.
             let steady = state.live && state.counts.generated > 1;
-            let sustained = if steady { state.capacity.observe(took) } else { None };
-            (state.out_info.clone(), changed.then_some(state.latency.declared), sustained)
+            let sustained = if steady { state.capacity.observe(longer) } else { None };
+            (changed.then_some(state.latency.declared), sustained)
         };
         if let Some(interval) = sustained {
             // Nobody upstream may care.
@@ -215,28 +138,32 @@ impl LcmAnimate {
             );
             let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }
+        Ok(())
+    }
+
+    fn push_frame(&self, epoch: u64, pose: &gst::BufferRef, frame: &Frame) -> Result<(), gst::FlowError> {
+        let info = self.state().as_ref().and_then(|state| state.out_info.clone());
         let info = info.ok_or(gst::FlowError::NotNegotiated)?;
         let mut buffer = write_frame(frame, &info).map_err(|err| {
             self.give_up(gst::ResourceError::Write, &format!("Cannot write a key frame: {err}"))
         })?;
         let flags = gst::BufferCopyFlags::FLAGS | gst::BufferCopyFlags::TIMESTAMPS;
-        if let Err(err) = pose.buffer.copy_into(buffer.make_mut(), flags, ..) {
+        if let Err(err) = pose.copy_into(buffer.make_mut(), flags, ..) {
             gst::warning!(CAT, imp = self, "Timestamps lost: {err}");
         }
-        if self.is_stale(epoch) {
-            return Ok(());
-        }
-        gst::trace!(CAT, imp = self, "Outgoing {buffer:?}");
-        self.srcpad.push(buffer).map(|_| ())
+        let push = || {
+            gst::trace!(CAT, imp = self, "Outgoing {buffer:?}");
+            self.srcpad.push(buffer).map(|_| ())
+        };
+        self.pushing(|state| state.is_stale(epoch), push).unwrap_or(Ok(()))
     }
 
     /// A live stream goes on without a key frame or two; any other must be complete.
-    fn note_failure(&self, err: &str, took: Duration) -> Result<(), gst::FlowError> {
+    fn note_failure(&self, err: &str) -> Result<(), gst::FlowError> {
         let (live, running) = match self.state().as_mut() {
             Some(state) => {
                 state.counts.failed += 1;
                 state.counts.failed_running += 1;
-                state.counts.busy += took;
                 (state.live, state.counts.failed_running)
             }
             None => return Err(gst::FlowError::Flushing),
@@ -251,13 +178,13 @@ impl LcmAnimate {
     }
 
     /// Posts an error; the stream ends.
-    fn give_up(&self, kind: impl gst::MessageErrorDomain, text: &str) -> gst::FlowError {
+    pub(super) fn give_up(&self, kind: impl gst::MessageErrorDomain, text: &str) -> gst::FlowError {
         gst::element_imp_error!(self, kind, ("{text}"));
         gst::FlowError::Error
     }
 
     /// Chain answers `err` from now on.
-    fn note_flow(&self, epoch: u64, err: gst::FlowError) {
+    pub(super) fn note_flow(&self, epoch: u64, err: gst::FlowError) {
         let mut unreported = false;
         if let Some(state) = self.state().as_mut() {
             if state.epoch != epoch {
@@ -279,7 +206,7 @@ impl LcmAnimate {
 }
 
 /// Runs a network; a panic inside it is its failure, not ours.
-fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
 }
 

@@ -1,7 +1,7 @@
 //! Models on libtorch.
 use std::path::PathBuf;
 
-use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos};
+use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos, Unfinished};
 use keyframed_models::{
     FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
     device::{Work, share},
@@ -94,8 +94,8 @@ impl KeyframeGenerator for Lcm {
         self.0.set_reference(reference)
     }
 
-    fn generate(&mut self, pose: &Frame, pts: Nanos) -> Result<Frame, GenerateError> {
-        self.0.generate(pose, pts)
+    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Unfinished, GenerateError> {
+        self.0.begin(pose, pts)
     }
 
     fn reset(&mut self) {

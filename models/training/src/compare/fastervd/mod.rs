@@ -7,6 +7,7 @@ use crate::{plot, synth::Rig};
 use anyhow::{Result, ensure};
 use keyframed_engine::{Interpolator, KeyframeGenerator, SelectConfig, Selector};
 use keyframed_models::{
+    bench::with_ddim,
     checkpoint::{ModelDir, Role},
     device::{Placement, Work, share},
     generator::{FilmInterpolator, LcmGenerator, Settings},
@@ -46,7 +47,7 @@ impl Way {
 
     fn about(self) -> &'static str {
         match self {
-            Self::Many => "25 steps, every frame",
+            Self::Many => "25 DDIM steps, every frame",
             Self::Few => "4 steps, every frame",
             Self::Half => "4 steps, every second frame, FILM between",
             Self::Selected => "4 steps, selected key poses, FILM between",
@@ -136,12 +137,13 @@ fn rows(clips: &[Clip], columns: &[Column], frames: usize) -> Vec<Vec<Vec<u8>>> 
 
 /// The networks, placed as each way needs them.
 struct Makers {
+    /// On all threads, with the sampler of the slow way.
+    many: LcmGenerator,
     /// On all threads.
     alone: LcmGenerator,
     /// On the threads that interpolation leaves.
     beside: LcmGenerator,
     film: FilmInterpolator,
-    settings: Settings,
     threads: usize,
 }
 
@@ -153,15 +155,18 @@ impl Makers {
         let on = |threads| Placement { threads: Some(threads), ..Placement::default() };
         let beside = LcmGenerator::new(model, settings.clone(), on(share(Work::KeyFrames)))?;
         let alone = LcmGenerator::new(model, settings.clone(), on(threads))?;
+        let folder = tempfile::tempdir()?;
+        let slow = with_ddim(model, folder.path())?;
+        let many = LcmGenerator::new(&slow, Settings { steps: MANY, ..settings.clone() }, on(threads))?;
         let (width, height) = alone.size();
         ensure!(width == height, "clips are square, the model's pictures are {width}x{height}");
         let film = FilmInterpolator::new(model, on(share(Work::InBetweens)))?;
-        Ok(Self { alone, beside, film, settings, threads })
+        Ok(Self { many, alone, beside, film, threads })
     }
 
     /// First runs prepare what later ones reuse.
     fn warm_up(&mut self, clip: &Clip) -> Result<()> {
-        for generator in [&mut self.alone, &mut self.beside] {
+        for generator in [&mut self.many, &mut self.alone, &mut self.beside] {
             generator.set_reference(&clip.reference)?;
             generator.generate(&clip.poses[0], 0)?;
         }
@@ -171,9 +176,11 @@ impl Makers {
 
     /// A clip's frames, and the seconds that its reference took.
     fn make(&mut self, way: Way, clip: &Clip) -> Result<(Made, f64)> {
-        let shared = matches!(way, Way::Half | Way::Selected);
-        let generator = if shared { &mut self.beside } else { &mut self.alone };
-        generator.set(Settings { steps: way.steps(), ..self.settings.clone() })?;
+        let generator = match way {
+            Way::Many => &mut self.many,
+            Way::Few => &mut self.alone,
+            Way::Half | Way::Selected => &mut self.beside,
+        };
         let started = Instant::now();
         generator.set_reference(&clip.reference)?;
         let reference_seconds = started.elapsed().as_secs_f64();
