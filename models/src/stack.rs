@@ -114,7 +114,7 @@ impl Stack {
 
     /// Whether frames of one window influence each other at all.
     pub fn couples_frames(&self) -> bool {
-        self.unet.config().use_motion_module || !self.unet.config().norm_per_frame
+        couples_frames(self.unet.config())
     }
 
     /// What the conditional half reads of the reference at timestep `t`: features
@@ -221,6 +221,11 @@ impl Stack {
         // Filled where it is needed: nothing is copied to the device, which a CUDA graph could not note.
         Tensor::full([1], t, (Kind::Int64, self.device))
     }
+}
+
+/// Whether frames of one window influence each other in such a U-Net.
+pub(crate) fn couples_frames(config: &UNetConfig) -> bool {
+    config.use_motion_module || !config.norm_per_frame
 }
 
 /// What the ControlNet reads, for another thread.

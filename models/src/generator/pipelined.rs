@@ -5,14 +5,17 @@
 //! its own timestep with its own reference bank, and finishes the row that has made all steps. A key frame comes
 //! out `steps - 1` calls after its pose went in; on a device that is not busy with one frame, more come out.
 
-use super::{LcmGenerator, Settings, picture};
+use super::{LcmGenerator, Settings, failed, picture, picture_of};
 use crate::{
+    checkpoint::ModelDir,
     error::{ModelError, Result},
     reference::ProjectedBank,
+    stack,
+    unet::UNetConfig,
 };
-use keyframed_engine::{Frame, Nanos};
+use keyframed_engine::{Frame, Nanos, Unfinished};
 use std::{collections::VecDeque, fmt, str::FromStr};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// In which order denoising steps are made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,10 +89,19 @@ impl PipelinedGenerator {
     /// # Errors
     /// [`ModelError::Config`] if key frames see earlier ones: those are not finished when the next begins.
     pub fn new(mut generator: LcmGenerator) -> Result<Self> {
-        fits(&generator, generator.settings())?;
+        fits(generator.stack.couples_frames(), generator.settings())?;
         generator.context.clear();
         let timesteps = timesteps(&generator);
         Ok(Self { generator, rows: VecDeque::new(), timesteps, bank: None })
+    }
+
+    /// Whether a model takes part with these settings, as [`PipelinedGenerator::new`] says once it is loaded.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if key frames see earlier ones, or what is wrong with the model's description.
+    pub fn check(model: &ModelDir, settings: &Settings) -> Result<()> {
+        let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
+        fits(stack::couples_frames(&config), settings)
     }
 
     /// The generator, for its settings and sizes.
@@ -118,8 +130,8 @@ impl PipelinedGenerator {
     /// [`ModelError::Config`] while key frames are on their way, or what is wrong with the settings; the old ones
     /// then stay in force.
     pub fn set(&mut self, settings: Settings) -> Result<()> {
+        fits(self.generator.stack.couples_frames(), &settings)?;
         self.must_be_empty("settings")?;
-        fits(&self.generator, &settings)?;
         self.generator.set(settings)?;
         self.bank = None;
         self.timesteps = timesteps(&self.generator);
@@ -139,13 +151,15 @@ impl PipelinedGenerator {
     /// # Errors
     /// [`ModelError`]; all key frames that were on their way are lost then.
     pub fn push(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Made>> {
-        let _running = self.generator.place.enter();
-        let row = self.row(pose, pts);
-        let made = row.and_then(|row| {
-            self.rows.push_back(row);
-            self.advance()
-        });
-        made.inspect_err(|_| self.rows.clear())
+        self.take(pose, pts)?.map(|row| self.made(&row)).transpose()
+    }
+
+    /// As [`PipelinedGenerator::push`]; the picture is left to be made, by whichever thread.
+    ///
+    /// # Errors
+    /// As [`PipelinedGenerator::push`].
+    pub fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Unfinished>> {
+        Ok(self.take(pose, pts)?.map(|row| self.unfinished(row)))
     }
 
     /// The next key frame of those on their way, without a new pose; none if there is none.
@@ -153,19 +167,54 @@ impl PipelinedGenerator {
     /// # Errors
     /// As [`PipelinedGenerator::push`].
     pub fn finish(&mut self) -> Result<Option<Made>> {
-        let _running = self.generator.place.enter();
-        while !self.rows.is_empty() {
-            match self.advance() {
-                Ok(None) => {}
-                made => return made.inspect_err(|_| self.rows.clear()),
-            }
-        }
-        Ok(None)
+        self.next()?.map(|row| self.made(&row)).transpose()
+    }
+
+    /// As [`PipelinedGenerator::finish`]; the picture is left to be made, by whichever thread.
+    ///
+    /// # Errors
+    /// As [`PipelinedGenerator::push`].
+    pub fn begin_rest(&mut self) -> Result<Option<Unfinished>> {
+        Ok(self.next()?.map(|row| self.unfinished(row)))
     }
 
     /// Forgets what is on its way.
     pub fn reset(&mut self) {
         self.rows.clear();
+    }
+
+    /// A new row, one step of all, and the one that is through.
+    fn take(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Row>> {
+        let _running = self.generator.place.enter();
+        // Put back only if nothing fails: rows that have made different parts of a step are of no use.
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.push_back(self.row(pose, pts)?);
+        let done = self.advance(&mut rows)?;
+        self.rows = rows;
+        Ok(done)
+    }
+
+    /// As many steps of all as the oldest still lacks.
+    fn next(&mut self) -> Result<Option<Row>> {
+        let _running = self.generator.place.enter();
+        let mut rows = std::mem::take(&mut self.rows);
+        while !rows.is_empty() {
+            if let Some(done) = self.advance(&mut rows)? {
+                self.rows = rows;
+                return Ok(Some(done));
+            }
+        }
+        Ok(None)
+    }
+
+    fn made(&self, row: &Row) -> Result<Made> {
+        let own = &self.generator;
+        Ok(Made { frame: picture_of(&own.stack.vae, own.place, &row.latents)?, pts: row.pts })
+    }
+
+    fn unfinished(&self, row: Row) -> Unfinished {
+        let (vae, place) = (self.generator.stack.vae.clone(), self.generator.place);
+        Unfinished::new(move || picture_of(&vae, place, &row.latents).map_err(failed))
     }
 
     fn row(&self, pose: &Frame, pts: Nanos) -> Result<Row> {
@@ -177,24 +226,22 @@ impl PipelinedGenerator {
         Ok(Row { latents, embedded, step: 0, pts })
     }
 
-    /// One step of every row, and the picture of the one that is through.
-    fn advance(&mut self) -> Result<Option<Made>> {
-        let answers = self.answers()?;
+    /// One step of every row, and the one that is through.
+    fn advance(&mut self, rows: &mut VecDeque<Row>) -> Result<Option<Row>> {
+        let answers = self.answers(rows)?;
         let own = &self.generator;
-        for (i, row) in self.rows.iter_mut().enumerate() {
+        for (i, row) in rows.iter_mut().enumerate() {
             let (answer, noise) = (answers.narrow(0, i as i64, 1), own.noise.get(row.step + 1));
             row.latents = own.scheduler.step(&answer, row.step, &row.latents, noise)?.prev;
             row.step += 1;
         }
         let steps = own.scheduler.timesteps().len();
-        let Some(done) = self.rows.pop_front_if(|row| row.step == steps) else { return Ok(None) };
-        let image = own.stack.vae.decode(&done.latents.squeeze_dim(2)).to_kind(Kind::Float);
-        Ok(Some(Made { frame: picture::frame(&(image / 2.0 + 0.5))?, pts: done.pts }))
+        Ok(rows.pop_front_if(|row| row.step == steps))
     }
 
     /// The U-Net's guided answers for all rows, `[rows, c, 1, h, w]` in float32.
-    fn answers(&mut self) -> Result<Tensor> {
-        let steps: Vec<usize> = self.rows.iter().map(|row| row.step).collect();
+    fn answers(&mut self, rows: &VecDeque<Row>) -> Result<Tensor> {
+        let steps: Vec<usize> = rows.iter().map(|row| row.step).collect();
         if self.bank.as_ref().is_none_or(|(of, _)| *of != steps) {
             self.bank = Some((steps.clone(), self.joined_bank(&steps)?));
         }
@@ -202,8 +249,8 @@ impl PipelinedGenerator {
             return Err(ModelError::Input("no reference bank".into()));
         };
         let own = &self.generator;
-        let latents: Vec<&Tensor> = self.rows.iter().map(|row| &row.latents).collect();
-        let embedded: Vec<&Tensor> = self.rows.iter().map(|row| &row.embedded).collect();
+        let latents: Vec<&Tensor> = rows.iter().map(|row| &row.latents).collect();
+        let embedded: Vec<&Tensor> = rows.iter().map(|row| &row.embedded).collect();
         let t: Vec<Tensor> = steps.iter().map(|&step| self.timesteps.narrow(0, step as i64, 1)).collect();
         let (latents, embedded, t) =
             (Tensor::cat(&latents, 0), Tensor::cat(&embedded, 0), Tensor::cat(&t, 0));
@@ -222,8 +269,8 @@ fn timesteps(generator: &LcmGenerator) -> Tensor {
     Tensor::from_slice(generator.scheduler.timesteps()).to_device(generator.place.device)
 }
 
-fn fits(generator: &LcmGenerator, settings: &Settings) -> Result<()> {
-    if !generator.stack.couples_frames() || settings.context_frames == 0 {
+fn fits(couples_frames: bool, settings: &Settings) -> Result<()> {
+    if !couples_frames || settings.context_frames == 0 {
         return Ok(());
     }
     let context = settings.context_frames;

@@ -41,6 +41,23 @@ pub enum ContextMode {
     Recompute,
 }
 
+/// In which order denoising steps are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLcmAnimateSchedule")]
+#[repr(i32)]
+pub enum Schedule {
+    /// All steps of a key frame, then the next key frame.
+    #[default]
+    #[enum_value(name = "One key frame after the other: the least delay", nick = "sequential")]
+    Sequential,
+    /// The steps of successive key frames as one batch.
+    #[enum_value(
+        name = "Steps of successive key frames as one batch: the most key frames, which come steps - 1 key poses later",
+        nick = "pipelined"
+    )]
+    Pipelined,
+}
+
 /// Number format of the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "GstLcmAnimateDtype")]
@@ -84,7 +101,9 @@ pub(crate) use settings::properties;
 
 /// Registers the element.
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    for enumeration in [Leaky::static_type(), ContextMode::static_type(), Dtype::static_type()] {
+    for enumeration in
+        [Leaky::static_type(), ContextMode::static_type(), Schedule::static_type(), Dtype::static_type()]
+    {
         enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "lcmanimate", gst::Rank::NONE, LcmAnimate::static_type())
