@@ -1,7 +1,6 @@
 //! A batch whose rows are single frames at timesteps of their own.
 
 use crate::{
-    controlnet::Steering,
     error::{ModelError, Result},
     reference::{ProjectedBank, Reference},
     stack::{Stack, Text},
@@ -30,7 +29,7 @@ impl Stack {
         let (Text { conditional, unconditional }, reference) = (&self.text, Reference::projected(bank));
         let frames = latents.squeeze_dim(2);
         let residuals = self.controlnet.forward(&frames, t, conditional, embedded, 1.0)?;
-        let steering = Steering::Ready(&residuals);
+        let steering = Some(&residuals);
         if guidance <= 1.0 {
             let answer =
                 self.unet.forward_after(latents, t, conditional, steering, Some(&reference), None)?;

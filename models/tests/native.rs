@@ -146,7 +146,6 @@ fn sampling_stays_in_float32() {
         windows: &[vec![0]],
         guidance: 7.5,
         controlnet_scale: 1.0,
-        place: None,
     };
     let noise = values(5, &[1, 4, 1, 8, 16]);
     let step = sampling.step(&noise, 0, Some(&noise)).unwrap();

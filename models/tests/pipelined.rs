@@ -83,7 +83,6 @@ fn rows_at_different_steps_do_not_see_each_other() {
                     windows: &[vec![0]],
                     guidance,
                     controlnet_scale: 1.0,
-                    place: None,
                 };
                 let own = latents.narrow(0, row, 1);
                 let alone = sampling.join(&sampling.predict(&own, row as usize, None).unwrap());

@@ -213,7 +213,7 @@ impl PipelinedGenerator {
     }
 
     fn unfinished(&self, row: Row) -> Unfinished {
-        let (vae, place) = (self.generator.stack.vae.clone(), self.generator.place);
+        let (vae, place) = (self.generator.stack.vae.clone(), self.generator.place.beside());
         Unfinished::new(move || picture_of(&vae, place, &row.latents).map_err(failed))
     }
 

@@ -1,7 +1,6 @@
 //! Denoising a window or a whole clip, one step at a time.
 
 use crate::{
-    device::Place,
     error::{ModelError, Result},
     nn::Memory,
     reference::ProjectedBank,
@@ -26,8 +25,6 @@ pub struct Sampling<'a> {
     pub guidance: f64,
     /// Weight of the poses.
     pub controlnet_scale: f64,
-    /// Where it runs, if the networks may run beside each other.
-    pub place: Option<Place>,
 }
 
 impl Sampling<'_> {
@@ -49,23 +46,15 @@ impl Sampling<'_> {
         // The pose network sees each frame alone: windows change nothing for it.
         let whole = self.embedded.size().first().copied().unwrap_or(0);
         let each = |window: &Vec<i64>| {
+            let step = |own: &Tensor, poses: &Tensor| {
+                let residuals = self.stack.residuals(own, t, poses, self.controlnet_scale)?;
+                self.stack.predict(own, t, &residuals, bank, self.guided(), memory)
+            };
             if window.iter().copied().eq(0..whole) {
-                let scale = self.controlnet_scale;
-                return self.stack.step(
-                    latents,
-                    t,
-                    self.embedded,
-                    scale,
-                    bank,
-                    self.guided(),
-                    memory,
-                    self.place,
-                );
+                return step(latents, self.embedded);
             }
             let frames = Tensor::from_slice(window).to_device(latents.device());
-            let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
-            let scale = self.controlnet_scale;
-            self.stack.step(&own, t, &poses, scale, bank, self.guided(), memory, self.place)
+            step(&latents.index_select(2, &frames), &self.embedded.index_select(0, &frames))
         };
         self.windows.iter().map(each).collect()
     }
