@@ -1,9 +1,10 @@
-//! Compiles the C++ shim and kernels against the same libtorch that `torch-sys` links, and
+//! Compiles the C++ shims and kernels against the same libtorch that `torch-sys` links, and
 //! gives this crate's tests an rpath to it.
 use std::{env, path::PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=src/torch_ext.cc");
+    println!("cargo:rerun-if-changed=src/torch_cuda.cc");
     println!("cargo:rerun-if-changed=src/kernels");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     let Ok(lib) = env::var("DEP_TCH_LIBTORCH_LIB") else {
@@ -27,6 +28,7 @@ fn main() {
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .file("src/torch_ext.cc")
+        .file("src/torch_cuda.cc")
         .file("src/kernels/conv.cc")
         .file("src/kernels/norm.cc")
         .file("src/kernels/picture.cc")

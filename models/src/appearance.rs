@@ -2,13 +2,14 @@
 //! U-Net that ends inside its last attention, for its features alone count.
 
 use crate::{
+    device::entering,
     error::{ModelError, Result},
     nn::{Pass, UpBlock},
     reference::{Bank, Features, Fusion, Recorder},
     unet::{Entry, UNetConfig, check_conditions},
     vars::Vars,
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Turns a reference picture's latents into a [`Bank`].
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct AppearanceEncoder {
     fusion: Fusion,
     entry: Entry,
     up_blocks: Vec<UpBlock>,
+    kind: Kind,
 }
 
 impl AppearanceEncoder {
@@ -40,7 +42,7 @@ impl AppearanceEncoder {
             }
         };
         let (entry, up_blocks) = (Entry::new(vars, &config)?, (0..=last).map(up).collect::<Result<_>>()?);
-        Ok(Self { config, fusion, entry, up_blocks })
+        Ok(Self { config, fusion, entry, up_blocks, kind: vars.kind() })
     }
 
     /// What it was built from.
@@ -71,7 +73,7 @@ impl AppearanceEncoder {
     }
 
     fn run(&self, latents: &Tensor, pass: &Pass) {
-        let mut x = self.entry.conv_in.forward(latents);
+        let mut x = self.entry.conv_in.forward(&entering(latents, self.kind));
         let mut skips = vec![x.shallow_clone()];
         for block in &self.entry.down_blocks {
             x = block.forward(x, &mut skips, pass);

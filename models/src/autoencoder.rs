@@ -1,17 +1,24 @@
 //! The autoencoders under one roof, in the U-Net's latents.
 
 use crate::{
+    device::entering,
     error::{ModelError, Result},
     taesd::{AutoencoderTiny, AutoencoderTinyConfig},
     torch_ext::channels_last,
     vae::{AutoencoderKl, AutoencoderKlConfig},
     vars::Vars,
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Either autoencoder. Latents here are scaled as the U-Net wants them.
 #[derive(Debug)]
-pub enum Autoencoder {
+pub struct Autoencoder {
+    network: Network,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Network {
     /// The full one.
     Kl(Box<AutoencoderKl>),
     /// TAESD.
@@ -51,10 +58,11 @@ impl Autoencoder {
     /// # Errors
     /// As the networks' own constructors.
     pub fn new(vars: &Vars, config: &AutoencoderConfig) -> Result<Self> {
-        Ok(match config {
-            AutoencoderConfig::Kl(config) => Self::Kl(Box::new(AutoencoderKl::new(vars, config)?)),
-            AutoencoderConfig::Tiny(config) => Self::Tiny(Box::new(AutoencoderTiny::new(vars, config)?)),
-        })
+        let network = match config {
+            AutoencoderConfig::Kl(config) => Network::Kl(Box::new(AutoencoderKl::new(vars, config)?)),
+            AutoencoderConfig::Tiny(config) => Network::Tiny(Box::new(AutoencoderTiny::new(vars, config)?)),
+        };
+        Ok(Self { network, kind: vars.kind() })
     }
 
     /// Pictures `[b, 3, h, w]` in −1..1 → the most likely latents (the mean, nothing sampled).
@@ -70,28 +78,28 @@ impl Autoencoder {
             );
             return Err(ModelError::Input(reason));
         }
-        let image = &channels_last(image);
-        Ok(match self {
-            Self::Kl(vae) => vae.encode_moments(image).mean * vae.config().scaling_factor,
-            Self::Tiny(vae) => vae.encode(image) * vae.config().scaling_factor,
+        let image = &channels_last(&entering(image, self.kind));
+        Ok(match &self.network {
+            Network::Kl(vae) => vae.encode_moments(image).mean * vae.config().scaling_factor,
+            Network::Tiny(vae) => vae.encode(image) * vae.config().scaling_factor,
         })
     }
 
     /// Latents `[b, c, h, w]` → pictures, about −1..1, not clamped.
     pub fn decode(&self, latents: &Tensor) -> Tensor {
         // The layout stays through the network; a tenth faster on the processor.
-        let latents = &channels_last(latents);
-        match self {
-            Self::Kl(vae) => vae.decode(&(latents / vae.config().scaling_factor)),
-            Self::Tiny(vae) => vae.decode(&(latents / vae.config().scaling_factor)),
+        let latents = channels_last(latents);
+        match &self.network {
+            Network::Kl(vae) => vae.decode(&entering(&(latents / vae.config().scaling_factor), self.kind)),
+            Network::Tiny(vae) => vae.decode(&entering(&(latents / vae.config().scaling_factor), self.kind)),
         }
     }
 
     /// How many times smaller the latents' sides are.
     pub fn downscale(&self) -> i64 {
-        match self {
-            Self::Kl(vae) => vae.config().downscale(),
-            Self::Tiny(vae) => vae.config().downscale(),
+        match &self.network {
+            Network::Kl(vae) => vae.config().downscale(),
+            Network::Tiny(vae) => vae.config().downscale(),
         }
     }
 }

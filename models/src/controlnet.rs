@@ -1,6 +1,7 @@
 //! The DensePose ControlNet (`magicanimate/models/controlnet.py`).
 
 use crate::{
+    device::entering,
     error::{ModelError, Result},
     kernels::Activation,
     nn::{Conv2d, Pass},
@@ -9,7 +10,7 @@ use crate::{
     vars::Vars,
 };
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Configuration: the U-Net's names where they apply, and the condition's own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,6 +125,7 @@ pub struct ControlNet {
     embedding: ConditionEmbedding,
     down: Vec<Conv2d>,
     mid: Conv2d,
+    kind: Kind,
 }
 
 impl ControlNet {
@@ -151,6 +153,7 @@ impl ControlNet {
             embedding,
             down: skips.iter().enumerate().map(down).collect::<Result<_>>()?,
             mid: Conv2d::zeroed(&(vars / "controlnet_mid_block"), last, last, 1)?,
+            kind: vars.kind(),
         })
     }
 
@@ -174,8 +177,9 @@ impl ControlNet {
         if size.len() != 4 || size[1] != 3 || size.contains(&0) {
             return Err(ModelError::Input(format!("pose pictures of shape {size:?}, needed: [n, 3, H, W]")));
         }
+        let image = entering(image, self.kind);
         Ok(match self.config.controlnet_conditioning_channel_order {
-            ChannelOrder::Rgb => self.embedding.forward(image),
+            ChannelOrder::Rgb => self.embedding.forward(&image),
             ChannelOrder::Bgr => self.embedding.forward(&image.flip([1])),
         })
     }
@@ -211,7 +215,7 @@ impl ControlNet {
     }
 
     fn run(&self, sample: &Tensor, embedded: &Tensor, scale: f64, pass: &Pass) -> ControlNetResiduals {
-        let mut x = self.entry.conv_in.forward_plus(sample, embedded);
+        let mut x = self.entry.conv_in.forward_plus(&entering(sample, self.kind), embedded);
         let mut skips = vec![x.shallow_clone()];
         for block in &self.entry.down_blocks {
             x = block.forward(x, &mut skips, pass);

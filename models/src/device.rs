@@ -2,6 +2,7 @@
 
 use crate::{
     error::{ModelError, Result},
+    torch_cuda,
     torch_ext::{CpuAutocast, InferenceMode, channels_last, use_threads},
 };
 use std::{
@@ -75,14 +76,17 @@ impl fmt::Display for DeviceChoice {
 /// A number format as users name it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// bfloat16 where the processor is faster with it and the network is wide enough to
-    /// gain from it, else float32.
+    /// bfloat16 on CUDA devices that have it, and where the processor is faster with it and the network is
+    /// wide enough to gain from it; else float32.
     Auto,
     /// 32 bits everywhere: what the golden tests hold.
     #[default]
     F32,
-    /// Convolutions and matrix products in bfloat16, the rest in float32.
+    /// On the processor convolutions and matrix products in bfloat16, the rest in float32. On CUDA devices
+    /// weights and activations of the generator's networks; sampling stays in float32.
     Bf16,
+    /// float16 in the same way, on CUDA devices only.
+    F16,
 }
 
 impl FromStr for DtypeChoice {
@@ -93,9 +97,10 @@ impl FromStr for DtypeChoice {
             "auto" => Ok(Self::Auto),
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            other => {
-                Err(ModelError::Config(format!("dtype `{other}` is not known: there are auto, f32 and bf16")))
-            }
+            "f16" => Ok(Self::F16),
+            other => Err(ModelError::Config(format!(
+                "dtype `{other}` is not known: there are auto, f32, bf16 and f16"
+            ))),
         }
     }
 }
@@ -106,6 +111,7 @@ impl fmt::Display for DtypeChoice {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         })
     }
 }
@@ -137,15 +143,40 @@ impl Placement {
         if !(1..=1024).contains(&threads) {
             return Err(ModelError::Config(format!("threads must be 1..1024, not {threads}")));
         }
-        let reduced = match self.dtype {
-            DtypeChoice::F32 => false,
-            DtypeChoice::Bf16 if device.is_cuda() => {
-                return Err(ModelError::Config("dtype bf16 is not available on CUDA devices yet".into()));
+        let (kind, autocast) = match device {
+            Device::Cuda(index) => {
+                // Every pass has the same shapes: trying cuDNN's kernels once pays.
+                Cuda::cudnn_set_benchmark(true);
+                (on_cuda(self.dtype, index, torch_cuda::has_bfloat16(index))?, false)
             }
-            DtypeChoice::Bf16 => true,
-            DtypeChoice::Auto => device == Device::Cpu && width >= WIDE && fast_bf16(),
+            _ => (Kind::Float, on_processor(self.dtype, width)?),
         };
-        Ok(Place { device, reduced, threads })
+        Ok(Place { device, kind, autocast, threads })
+    }
+}
+
+/// Number format of weights and activations on a CUDA device.
+fn on_cuda(dtype: DtypeChoice, index: usize, has_bfloat16: bool) -> Result<Kind> {
+    match dtype {
+        DtypeChoice::F32 => Ok(Kind::Float),
+        DtypeChoice::F16 => Ok(Kind::Half),
+        DtypeChoice::Bf16 | DtypeChoice::Auto if has_bfloat16 => Ok(Kind::BFloat16),
+        DtypeChoice::Auto => Ok(Kind::Float),
+        DtypeChoice::Bf16 => Err(ModelError::Config(format!(
+            "cuda:{index} is too old for dtype bf16 (compute capability 8 is needed): use f16 or f32"
+        ))),
+    }
+}
+
+/// Whether the processor makes products in bfloat16.
+fn on_processor(dtype: DtypeChoice, width: i64) -> Result<bool> {
+    match dtype {
+        DtypeChoice::F32 => Ok(false),
+        DtypeChoice::Bf16 => Ok(true),
+        DtypeChoice::Auto => Ok(width >= WIDE && fast_bf16()),
+        DtypeChoice::F16 => {
+            Err(ModelError::Config("dtype f16 is for CUDA devices: use bf16 or f32 on the processor".into()))
+        }
     }
 }
 
@@ -154,24 +185,36 @@ impl Placement {
 pub struct Place {
     /// The device.
     pub device: Device,
-    reduced: bool,
+    kind: Kind,
+    autocast: bool,
     threads: usize,
 }
 
 impl Place {
-    /// Dtype of the weights.
-    pub fn kind(&self) -> Kind {
-        Kind::Float
+    /// The processor, with weights and activations in `kind` as on CUDA devices. Slower than what `bf16` means
+    /// there, but the same path through the networks: tests and `script/bench-gpu` compare with it.
+    pub fn like_cuda(kind: Kind, threads: usize) -> Self {
+        Self { device: Device::Cpu, kind, autocast: false, threads: threads.max(1) }
     }
 
-    /// Whether convolutions and matrix products run in bfloat16.
+    /// Dtype of the generator's weights and activations.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Dtype that convolutions and matrix products run in.
+    pub fn product_kind(&self) -> Kind {
+        if self.autocast { Kind::BFloat16 } else { self.kind }
+    }
+
+    /// Whether convolutions and matrix products run in 16 bits.
     pub fn is_reduced(&self) -> bool {
-        self.reduced
+        self.product_kind() != Kind::Float
     }
 
     /// Whether convolutions gain from kernels in the processor library's own layout.
     pub(crate) fn packs(&self) -> bool {
-        self.device == Device::Cpu && !self.reduced
+        self.device == Device::Cpu && !self.is_reduced()
     }
 
     /// The same with half the threads, for what runs beside.
@@ -188,8 +231,14 @@ impl Place {
     /// value is dropped. (The number of threads stays.)
     pub fn enter(&self) -> Running {
         use_threads(self.threads);
-        Running { _precision: self.reduced.then(CpuAutocast::enter), _inference: InferenceMode::enter() }
+        Running { _precision: self.autocast.then(CpuAutocast::enter), _inference: InferenceMode::enter() }
     }
+}
+
+/// `x` as a network of `kind` takes it. Activations of a float32 network stay as they are: under autocast they
+/// may be narrower already, and tests run networks on wider ones.
+pub(crate) fn entering(x: &Tensor, kind: Kind) -> Tensor {
+    if kind == Kind::Float { x.shallow_clone() } else { x.to_kind(kind) }
 }
 
 /// See [`Place::enter`].
@@ -284,7 +333,7 @@ mod tests {
         for name in ["auto", "cpu", "cuda:0", "cuda:3"] {
             assert_eq!(name.parse::<DeviceChoice>().map(|d| d.to_string()).ok().as_deref(), Some(name));
         }
-        for name in ["auto", "f32", "bf16"] {
+        for name in ["auto", "f32", "bf16", "f16"] {
             assert_eq!(name.parse::<DtypeChoice>().map(|d| d.to_string()).ok().as_deref(), Some(name));
         }
         assert_eq!("cuda".parse::<DeviceChoice>().ok(), Some(DeviceChoice::Cuda(0)));
@@ -292,6 +341,20 @@ mod tests {
             assert!(name.parse::<DeviceChoice>().is_err(), "{name}");
         }
         assert!("fp8".parse::<DtypeChoice>().is_err());
+    }
+
+    #[test]
+    fn number_formats_follow_the_device() {
+        use DtypeChoice as D;
+        let cuda = |dtype, has_bfloat16| on_cuda(dtype, 0, has_bfloat16).ok();
+        assert_eq!([D::Auto, D::Bf16].map(|d| cuda(d, true)), [Some(Kind::BFloat16); 2]);
+        assert_eq!([D::Auto, D::Bf16].map(|d| cuda(d, false)), [Some(Kind::Float), None]);
+        assert_eq!([D::F32, D::F16].map(|d| cuda(d, false)), [Some(Kind::Float), Some(Kind::Half)]);
+        let cpu = |dtype| Placement { dtype, ..Placement::default() }.resolve(64).ok();
+        assert_eq!(cpu(D::Bf16).map(|p| (p.kind(), p.product_kind())), Some((Kind::Float, Kind::BFloat16)));
+        assert_eq!(cpu(D::F16), None);
+        let native = Place::like_cuda(Kind::BFloat16, 1);
+        assert!(native.is_reduced() && native.kind() == Kind::BFloat16 && native.device == Device::Cpu);
     }
 
     #[test]

@@ -79,6 +79,24 @@ impl ProjectedBank {
     pub fn blocks(&self) -> &BTreeMap<String, KeysValues> {
         &self.blocks
     }
+
+    /// The rows of several banks of one network, in this order: each sample of a batch reads its own.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the banks have different blocks.
+    pub fn joined(banks: &[&Self]) -> Result<Self> {
+        let Some((first, others)) = banks.split_first() else { return Ok(Self::default()) };
+        if others.iter().any(|bank| !bank.blocks.keys().eq(first.blocks.keys())) {
+            return Err(ModelError::Input("reference banks of different networks cannot be joined".into()));
+        }
+        let block = |name: &String| {
+            let all = || banks.iter().filter_map(|bank| bank.blocks.get(name));
+            let keys: Vec<&Tensor> = all().map(|tokens| &tokens.keys).collect();
+            let values: Vec<&Tensor> = all().map(|tokens| &tokens.values).collect();
+            KeysValues { keys: Tensor::cat(&keys, 0), values: Tensor::cat(&values, 0) }
+        };
+        Ok(Self::new(first.blocks.keys().map(|name| (name.clone(), block(name))).collect()))
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,7 +3,7 @@
 use crate::{
     appearance::AppearanceEncoder,
     autoencoder::{Autoencoder, AutoencoderConfig},
-    checkpoint::{ModelDir, Role},
+    checkpoint::{MANIFEST, ModelDir, Role, network},
     clip::{ClipText, ClipTextConfig},
     controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals},
     device::Place,
@@ -12,8 +12,8 @@ use crate::{
     reference::{Bank, ProjectedBank, Reference},
     unet::{UNet, UNetConfig},
 };
-use std::{ops::Deref, sync::Arc};
-use tch::{Device, Tensor};
+use std::{ops::Deref, path::Path, sync::Arc};
+use tch::{Device, Kind, Tensor};
 
 /// The autoencoder, for any number of threads at once: settings never change it.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ impl Stack {
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
         let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
-        let vae = Autoencoder::new(&source.root(), &vae_config(dir)?)?.into();
+        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?.into();
         source.finish()?;
         let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
@@ -104,7 +104,7 @@ impl Stack {
             )
         } else if !fits(image.width) || !fits(image.height) {
             format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
-        } else if vae_config(dir)?.latent_channels() != self.unet.config().in_channels {
+        } else if vae_of(dir)?.latent_channels() != self.unet.config().in_channels {
             "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
         } else {
             return Ok(());
@@ -114,7 +114,7 @@ impl Stack {
 
     /// Whether frames of one window influence each other at all.
     pub fn couples_frames(&self) -> bool {
-        self.unet.config().use_motion_module || !self.unet.config().norm_per_frame
+        couples_frames(self.unet.config())
     }
 
     /// What the conditional half reads of the reference at timestep `t`: features
@@ -168,8 +168,14 @@ impl Stack {
     }
 
     fn timestep(&self, t: i64) -> Tensor {
-        Tensor::from_slice(&[t]).to_device(self.device)
+        // Filled where it is needed: nothing is copied to the device, which a CUDA graph could not note.
+        Tensor::full([1], t, (Kind::Int64, self.device))
     }
+}
+
+/// Whether frames of one window influence each other in such a U-Net.
+pub(crate) fn couples_frames(config: &UNetConfig) -> bool {
+    config.use_motion_module || !config.norm_per_frame
 }
 
 /// The U-Net of `dir` with `lora_scale` of its LoRA.
@@ -184,16 +190,20 @@ pub fn load_unet(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<UNet> 
     Ok(unet)
 }
 
-fn vae_config(dir: &ModelDir) -> Result<AutoencoderConfig> {
-    let table = &dir.manifest().networks.vae;
+/// The configuration of whichever autoencoder `table` of the manifest `file` names.
+pub(crate) fn vae_config(file: &Path, table: &toml::Table) -> Result<AutoencoderConfig> {
     match table.get("_class_name").and_then(toml::Value::as_str) {
-        None | Some("AutoencoderKL") => dir.network("vae", table).map(AutoencoderConfig::Kl),
-        Some("AutoencoderTiny") => dir.network("vae", table).map(AutoencoderConfig::Tiny),
+        None | Some("AutoencoderKL") => network(file, "vae", table).map(AutoencoderConfig::Kl),
+        Some("AutoencoderTiny") => network(file, "vae", table).map(AutoencoderConfig::Tiny),
         Some(other) => Err(ModelError::BadFile {
-            file: dir.dir().to_owned(),
+            file: file.to_owned(),
             reason: format!("networks.vae: `{other}` is no autoencoder that is known"),
         }),
     }
+}
+
+fn vae_of(dir: &ModelDir) -> Result<AutoencoderConfig> {
+    vae_config(&dir.dir().join(MANIFEST), &dir.manifest().networks.vae)
 }
 
 /// The stored embedding, or else the empty prompt through the text encoder.
@@ -201,10 +211,10 @@ fn load_text(dir: &ModelDir, place: Place) -> Result<Text> {
     if !dir.has(Role::TextEmbedding) {
         let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
         let config: ClipTextConfig = dir.network("text_encoder", &table)?;
-        let source = dir.source(Role::TextEncoder, place.device, place.kind())?;
+        let source = dir.source(Role::TextEncoder, place.device, Kind::Float)?;
         let clip = ClipText::new(&source.root(), &config)?;
         source.finish()?;
-        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?;
+        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?.to_kind(place.kind());
         return Ok(Text { unconditional: empty.shallow_clone(), conditional: empty });
     }
     let tensors = dir.tensors(Role::TextEmbedding)?;

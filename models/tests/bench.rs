@@ -4,8 +4,8 @@ mod tiny;
 
 use keyframed_engine::{Frame, KeyframeGenerator};
 use keyframed_models::{
-    ContextMode, LcmGenerator, ModelDir, Placement, Settings, UNet, UNetConfig,
-    bench::{Cost, Point, Ranges, growth, measure, with_random_motion},
+    ContextMode, LcmGenerator, ModelDir, Placement, Schedule, Settings, UNet, UNetConfig,
+    bench::{Cost, Point, Ranges, Way, growth, measure, with_random_motion},
     checkpoint::Role,
     torch_ext::operations,
 };
@@ -49,11 +49,12 @@ fn a_key_frame_costs_what_its_networks_cost() {
     let dir = tempfile::tempdir().unwrap();
     Tiny::new(dir.path());
     let model = ModelDir::load(dir.path()).unwrap();
-    let cost = |context_frames, steps| {
+    let made = |context_frames, steps, way| {
         let settings = Settings { context_frames, steps, ..Settings::of(&model) };
         let placement = |_| Placement { threads: Some(1), ..Placement::default() };
-        measure(&model, &settings, placement, Duration::ZERO).unwrap()
+        measure(&model, &settings, placement, way, Duration::ZERO).unwrap()
     };
+    let cost = |context_frames, steps| made(context_frames, steps, Way::default());
     let costs = cost(0, 2);
     let of = |name: &str| costs.networks.iter().find(|cost| cost.name == name).unwrap().gflop;
     let step = of("ControlNet") + of("U-Net");
@@ -63,6 +64,14 @@ fn a_key_frame_costs_what_its_networks_cost() {
     assert!(costs.in_betweens[0].gflop > costs.in_betweens[1].gflop, "motion is computed once a pair");
     let sound = |cost: &Cost| cost.runs >= 5 && cost.median_ms > 0.0 && cost.p95_ms >= cost.median_ms;
     assert!(costs.networks.iter().chain([&costs.key_frame]).all(sound), "{costs:?}");
+    // As many operations, whichever schedule: the batch makes one step of each, and looks at the text once.
+    let pipelined = made(0, 2, Way { schedule: Schedule::Pipelined, graphs: false });
+    let batch = pipelined.networks.last().unwrap();
+    assert_eq!(batch.name, "a batch of all steps");
+    for (found, sequential) in [(pipelined.key_frame.gflop, whole), (batch.gflop, 2.0 * step)] {
+        assert!((0.9..=1.000_001).contains(&(found / sequential)), "{found} {sequential}");
+    }
+    assert_eq!((costs.dtype, costs.replayed, costs.device_memory), ("f32", false, None));
     // A step more costs a step, and the ring costs next to nothing: a window would cost all its frames.
     assert!((cost(0, 3).key_frame.gflop - costs.key_frame.gflop - step).abs() < 1e-9);
     let cached = cost(2, 2);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use keyframed_models::{
     ContextMode, DeviceChoice, DtypeChoice, ModelDir, Placement, Settings,
-    bench::{Cost, Costs, measure},
+    bench::{Cost, Costs, Way, measure},
     device::{Work, share},
 };
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ pub struct Plan {
     pub context_frames: Option<usize>,
     /// How they are seen.
     pub context_mode: ContextMode,
+    /// The order of denoising steps, and whether CUDA graphs may be used. The live run is sequential.
+    pub way: Way,
     /// Threads of one operation; as many as it has live if `None`.
     pub threads: Option<usize>,
     /// Length of the live run; none if zero.
@@ -78,7 +80,7 @@ const EACH: Duration = Duration::from_secs(1);
 /// What is wrong with the model, the device or the pipeline.
 pub fn run(plan: &Plan) -> anyhow::Result<Report> {
     let (model, settings) = plan.resolve()?;
-    let costs = measure(&model, &settings, |work| plan.placement(work), EACH)
+    let costs = measure(&model, &settings, |work| plan.placement(work), plan.way, EACH)
         .with_context(|| format!("measuring the model {}", plan.model))?;
     let live = match plan.live.is_zero() {
         true => None,
@@ -111,7 +113,9 @@ impl Report {
             "width": self.size.0,
             "height": self.size.1,
             "device": self.device.to_string(),
-            "dtype": if self.costs.reduced { "bf16" } else { "f32" },
+            "dtype": self.costs.dtype,
+            "schedule": self.costs.way.schedule.to_string(),
+            "cuda_graph": self.costs.replayed,
             "threads": self.costs.threads,
             "steps": self.settings.steps,
             "context_frames": self.settings.context_frames,
@@ -123,6 +127,9 @@ impl Report {
             "in_betweens": list(&self.costs.in_betweens),
             "live": self.live.as_ref().map(Live::json),
             "peak_bytes": crate::memory::peak_bytes(),
+            "device_memory": self.costs.device_memory.map(|memory| {
+                json!({ "tensors_bytes": memory.tensors, "taken_bytes": memory.taken })
+            }),
         })
     }
 }

@@ -2,20 +2,23 @@
 
 use std::fmt;
 
-use keyframed_models::bench::Cost;
+use keyframed_models::{Schedule, bench::Cost};
 
 use super::Report;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (costs, settings, (width, height)) = (&self.costs, &self.settings, self.size);
-        let dtype = if costs.reduced { "bf16" } else { "f32" };
-        let (threads, peak) = (costs.threads, costs.peak_gflop_per_s);
+        let (dtype, threads, peak) = (costs.dtype, costs.threads, costs.peak_gflop_per_s);
         writeln!(
             f,
             "{} {width}x{height}, {} steps, {} context frames, {} in {dtype}, {threads} threads",
             self.model, settings.steps, settings.context_frames, self.device
         )?;
+        if costs.way.schedule == Schedule::Pipelined || costs.replayed {
+            let graph = if costs.replayed { ", key frames replayed as one CUDA graph" } else { "" };
+            writeln!(f, "{} schedule{graph}", costs.way.schedule)?;
+        }
         writeln!(f, "convolutions reach {peak:.0} GFLOP/s here\n")?;
         writeln!(f, "{:22} {:>8} {:>9} {:>9} {:>9} {:>6}", "", "GFLOP", "ms", "p95 ms", "GFLOP/s", "peak")?;
         let all = costs.networks.iter().chain([&costs.key_frame]).chain(&costs.in_betweens);
@@ -23,6 +26,10 @@ impl fmt::Display for Report {
         writeln!(f, "\n{:.1} key frames a second", 1e3 / costs.key_frame.median_ms)?;
         if costs.context_bytes > 0 {
             writeln!(f, "context ring: {:.1} MiB", mib(costs.context_bytes as u64))?;
+        }
+        if let Some(memory) = costs.device_memory {
+            let [tensors, taken] = [memory.tensors, memory.taken].map(mib);
+            writeln!(f, "most memory on the device: {tensors:.0} MiB of tensors, {taken:.0} MiB taken")?;
         }
         if let Some(live) = &self.live {
             write!(f, "{live}")?;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::anyhow;
-use keyframed_models::{ContextMode, DeviceChoice, DtypeChoice};
+use keyframed_models::{ContextMode, DeviceChoice, DtypeChoice, Schedule, bench::Way};
 
 use crate::bench::{self, Plan};
 
@@ -16,7 +16,7 @@ pub struct Args {
     /// Where the networks run: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "D", default_value = "auto")]
     device: DeviceChoice,
-    /// Number format of the networks: auto, f32 or bf16
+    /// Number format of the networks: auto, f32, bf16 or (on CUDA devices) f16
     #[arg(long, value_name = "T", default_value = "auto")]
     dtype: DtypeChoice,
     /// Denoising steps for a key frame [default: the model's]
@@ -28,6 +28,12 @@ pub struct Args {
     /// How they are seen: cache or recompute
     #[arg(long, value_name = "M", default_value = "cache", value_parser = parse_mode)]
     context_mode: ContextMode,
+    /// Order of denoising steps: sequential, or pipelined for the steps of successive key frames as one batch
+    #[arg(long, value_name = "S", default_value = "sequential")]
+    schedule: Schedule,
+    /// Start a key frame's operations one by one on CUDA devices, instead of as one graph
+    #[arg(long)]
+    no_graphs: bool,
     /// Threads of one operation [default: as many as it has live, beside the other network]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -68,6 +74,7 @@ impl Args {
             steps: self.steps.map(|n| n as usize),
             context_frames: self.context_frames.map(|n| n as usize),
             context_mode: self.context_mode,
+            way: Way { schedule: self.schedule, graphs: !self.no_graphs },
             threads: self.threads.map(|n| n as usize),
             live: Duration::from_secs(self.seconds.into()),
         }

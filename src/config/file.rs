@@ -66,8 +66,9 @@ table! {
     Animation {
         model: String = take::text("name or directory of a model"),
         device: String = take::checked("a device: auto, cpu, cuda or cuda:N", is_device),
-        dtype: String = take::checked("a number format: auto, f32 or bf16", is_dtype),
+        dtype: String = take::checked("a number format: auto, f32, bf16 or f16", is_dtype),
         context_mode: &'static str = take::choice(&[("cache", "cache"), ("recompute", "recompute")]),
+        schedule: &'static str = take::choice(&[("sequential", "sequential"), ("pipelined", "pipelined")]),
         reference: String = take::text("a picture's name or path"),
         lambda: f64 = take::number(0.0, 1.0),
         window_frames: u32 = take::whole(1, u32::MAX, "frames"),

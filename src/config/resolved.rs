@@ -113,10 +113,12 @@ pub struct Animation {
     pub model: String,
     /// `auto`, `cpu`, `cuda`, `cuda:N`.
     pub device: String,
-    /// `auto`, `f32`, `bf16`.
+    /// `auto`, `f32`, `bf16`, `f16`.
     pub dtype: String,
-    /// `recompute`.
+    /// `cache`, `recompute`.
     pub context_mode: String,
+    /// `sequential`, `pipelined`.
+    pub schedule: String,
     /// Picture to start with, found in the gallery or among the model's avatars; `None`: the model's first.
     pub reference: Option<PathBuf>,
     /// What can change between two frames; the ranges are those of the elements' properties.
@@ -126,7 +128,8 @@ pub struct Animation {
 impl Animation {
     /// Whether an animation of the one kind can become the other while it runs.
     pub fn has_same_networks(&self, other: &Self) -> bool {
-        let fixed = |a: &Self| [&a.model, &a.device, &a.dtype, &a.context_mode].map(String::clone);
+        let fixed =
+            |a: &Self| [&a.model, &a.device, &a.dtype, &a.context_mode, &a.schedule].map(String::clone);
         fixed(self) == fixed(other)
     }
 }

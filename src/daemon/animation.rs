@@ -216,7 +216,9 @@ fn stages(plan: &Plan, chosen: Option<&File>) -> anyhow::Result<gst::Element> {
     for (name, value) in [("model", &config.model), ("device", &config.device)] {
         stages.set_property(name, value);
     }
-    for (name, nick) in [("dtype", &config.dtype), ("context-mode", &config.context_mode)] {
+    let words =
+        [("dtype", &config.dtype), ("context-mode", &config.context_mode), ("schedule", &config.schedule)];
+    for (name, nick) in words {
         let pspec = stages.find_property(name).with_context(|| format!("the animation has no {name}"))?;
         let value =
             glib::EnumClass::with_type(pspec.value_type()).and_then(|class| class.to_value_by_nick(nick));

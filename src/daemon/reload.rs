@@ -145,6 +145,7 @@ mod tests {
             device: "cpu".into(),
             dtype: "f32".into(),
             context_mode: "cache".into(),
+            schedule: "sequential".into(),
             reference: None,
             params: params(),
         };

@@ -7,8 +7,10 @@ use crate::{
     checkpoint::{ModelDir, Role},
     device::{Place, Placement, Work},
     error::{ModelError, Result},
-    generator::{FilmInterpolator, LcmGenerator, Settings},
+    generator::{FilmInterpolator, LcmGenerator, PipelinedGenerator, Schedule, Settings},
+    reference::ProjectedBank,
     stack::Stack,
+    torch_cuda,
     torch_ext::operations,
     unet::UNetConfig,
 };
@@ -56,15 +58,36 @@ pub struct Costs {
     pub in_betweens: Vec<Cost>,
     /// Threads of one operation of the generator.
     pub threads: usize,
-    /// Whether products are made in bfloat16.
-    pub reduced: bool,
+    /// What products are made in: `f32`, `bf16` or `f16`.
+    pub dtype: &'static str,
+    /// How key frames were made.
+    pub way: Way,
+    /// Whether they came from a CUDA graph in the end.
+    pub replayed: bool,
+    /// Most memory on the CUDA device, if there is one.
+    pub device_memory: Option<torch_cuda::Memory>,
+}
+
+/// How key frames are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The order of denoising steps.
+    pub schedule: Schedule,
+    /// Whether CUDA graphs may be used.
+    pub graphs: bool,
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self { schedule: Schedule::default(), graphs: true }
+    }
 }
 
 /// Least and most runs of one piece of work.
 const RUNS: (usize, usize) = (5, 200);
 
 /// Loads `model` and times everything that makes a key frame and an in-between, each for about `each`, placed as
-/// `placement` says.
+/// `placement` and made as `way` says.
 ///
 /// # Errors
 /// Whatever is wrong with the model, the settings or the device.
@@ -72,6 +95,7 @@ pub fn measure(
     model: &ModelDir,
     settings: &Settings,
     placement: impl Fn(Work) -> Placement,
+    way: Way,
     each: Duration,
 ) -> Result<Costs> {
     let (beside, placement) = (placement(Work::InBetweens), placement(Work::KeyFrames));
@@ -79,16 +103,38 @@ pub fn measure(
     let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
     let timer = Timer { each, least: RUNS.0, device: place.device };
     let peak_gflop_per_s = convolution_peak(place, &timer);
-    let networks = networks(model, settings, place, &timer)?;
-    let (key_frame, context_bytes) = key_frame(model, settings, placement, &timer)?;
+    let networks = networks(model, settings, place, way, &timer)?;
+    let KeyFrames { cost: key_frame, context_bytes, replayed } =
+        key_frames(model, settings, place, way, &timer)?;
     let in_betweens = match model.has(Role::Film) {
         true => in_betweens(model, beside, &timer)?,
         false => vec![],
     };
-    let (threads, reduced) = (place.threads(), place.is_reduced());
-    Ok(Costs { peak_gflop_per_s, networks, key_frame, context_bytes, in_betweens, threads, reduced })
+    let dtype = match place.product_kind() {
+        Kind::BFloat16 => "bf16",
+        Kind::Half => "f16",
+        _ => "f32",
+    };
+    let device_memory = match place.device {
+        Device::Cuda(index) => torch_cuda::memory(index),
+        _ => None,
+    };
+    let threads = place.threads();
+    Ok(Costs {
+        peak_gflop_per_s,
+        networks,
+        key_frame,
+        context_bytes,
+        in_betweens,
+        threads,
+        dtype,
+        way,
+        replayed,
+        device_memory,
+    })
 }
 
+#[derive(Clone, Copy)]
 struct Timer {
     /// Runs go on for so long.
     each: Duration,
@@ -126,7 +172,7 @@ impl Timer {
 /// The best of three sizes that networks of this kind are made of.
 fn convolution_peak(place: Place, timer: &Timer) -> f64 {
     let _running = place.enter();
-    let kind = if place.is_reduced() { Kind::BFloat16 } else { place.kind() };
+    let kind = place.product_kind();
     let rate = |(channels, side, batch): (i64, i64, i64)| {
         let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
         let x = crate::torch_ext::channels_last(&random([batch, channels, side, side]));
@@ -137,7 +183,13 @@ fn convolution_peak(place: Place, timer: &Timer) -> f64 {
     [(64, 64, 1), (128, 32, 1), (320, 64, 4)].map(rate).into_iter().fold(0.0, f64::max)
 }
 
-fn networks(model: &ModelDir, settings: &Settings, place: Place, timer: &Timer) -> Result<Vec<Cost>> {
+fn networks(
+    model: &ModelDir,
+    settings: &Settings,
+    place: Place,
+    way: Way,
+    timer: &Timer,
+) -> Result<Vec<Cost>> {
     let _running = place.enter();
     let stack = Stack::load(model, settings.lora_scale, place)?;
     let image = model.manifest().image;
@@ -151,14 +203,24 @@ fn networks(model: &ModelDir, settings: &Settings, place: Place, timer: &Timer) 
     let embedded = stack.controlnet.embed_condition(&picture)?;
     let residuals = stack.residuals(&latents, t, &embedded, 1.0)?;
     let guided = settings.guidance_scale > 1.0;
-    Ok(vec![
+    let mut costs = vec![
         timer.time("pose embedding", || stack.controlnet.embed_condition(&picture))?,
         timer.time("ControlNet", || stack.residuals(&latents, t, &embedded, 1.0))?,
         timer.time("U-Net", || stack.predict(&latents, t, &residuals, &bank, guided, None))?,
         timer.time("VAE decoder", || Ok(stack.vae.decode(&frame)))?,
         timer.time("VAE encoder", || stack.vae.encode(&picture))?,
         timer.time("appearance encoder", || stack.features(&frame, t))?,
-    ])
+    ];
+    if way.schedule == Schedule::Pipelined {
+        let rows = settings.steps as i64;
+        let all = |one: &Tensor| Tensor::cat(&vec![one; settings.steps], 0);
+        let (latents, embedded) = (all(&latents), all(&embedded));
+        let t = Tensor::full([rows], t, (Kind::Int64, place.device));
+        let bank = ProjectedBank::joined(&vec![&bank; settings.steps])?;
+        let step = || stack.rows(&latents, &t, &embedded, &bank, settings.guidance_scale);
+        costs.push(timer.time("a batch of all steps", step)?);
+    }
+    Ok(costs)
 }
 
 /// A picture that no two numbers share.
@@ -168,14 +230,30 @@ fn picture(width: u32, height: u32, n: u32) -> Result<Frame> {
     Frame::new(width, height, data).map_err(|e| ModelError::Input(e.to_string()))
 }
 
-fn key_frame(
+struct KeyFrames {
+    cost: Cost,
+    context_bytes: usize,
+    replayed: bool,
+}
+
+fn key_frames(
     model: &ModelDir,
     settings: &Settings,
-    placement: Placement,
+    place: Place,
+    way: Way,
     timer: &Timer,
-) -> Result<(Cost, usize)> {
+) -> Result<KeyFrames> {
+    let generator = LcmGenerator::placed(model, settings.clone(), place)?;
+    match way.schedule {
+        Schedule::Sequential => sequential(generator, way, timer),
+        Schedule::Pipelined => pipelined(generator, timer),
+    }
+}
+
+fn sequential(mut generator: LcmGenerator, way: Way, timer: &Timer) -> Result<KeyFrames> {
     let failed = |e: keyframed_engine::GenerateError| ModelError::Input(e.to_string());
-    let mut generator = LcmGenerator::new(model, settings.clone(), placement)?;
+    let graphs = way.graphs && timer.device.is_cuda();
+    generator.use_graphs(false);
     let (width, height) = generator.size();
     generator.set_reference(&picture(width, height, 0)?).map_err(failed)?;
     // With its context full, as it is after the first moments of a stream.
@@ -183,8 +261,29 @@ fn key_frame(
         generator.generate(&picture(width, height, n)?, 0).map_err(failed)?;
     }
     let pose = picture(width, height, 99)?;
+    let mut made = || generator.generate(&pose, 0).map_err(failed);
+    // What a graph replays cannot be counted.
+    let gflop = match graphs {
+        true => Some(Timer { each: Duration::ZERO, ..*timer }.time("key frame", &mut made)?.gflop),
+        false => None,
+    };
+    generator.use_graphs(graphs);
     let cost = timer.time("key frame", || generator.generate(&pose, 0).map_err(failed))?;
-    Ok((cost, generator.context_bytes()))
+    let cost = Cost { gflop: gflop.unwrap_or(cost.gflop), ..cost };
+    Ok(KeyFrames { cost, context_bytes: generator.context_bytes(), replayed: generator.replays() })
+}
+
+/// A call in the middle of a stream: one pose in, one key frame out.
+fn pipelined(generator: LcmGenerator, timer: &Timer) -> Result<KeyFrames> {
+    let (width, height) = generator.size();
+    let mut generator = PipelinedGenerator::new(generator)?;
+    generator.set_reference(&picture(width, height, 0)?)?;
+    for n in 1..generator.generator().settings().steps as u32 {
+        generator.push(&picture(width, height, n)?, 0)?;
+    }
+    let pose = picture(width, height, 99)?;
+    let cost = timer.time("key frame", || generator.push(&pose, 0))?;
+    Ok(KeyFrames { cost, context_bytes: 0, replayed: false })
 }
 
 fn in_betweens(model: &ModelDir, placement: Placement, timer: &Timer) -> Result<Vec<Cost>> {

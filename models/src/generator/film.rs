@@ -50,7 +50,8 @@ impl FilmInterpolator {
         let config: FilmConfig = model.network("film", &table)?;
         let place = placement.resolve(config.filters)?;
         let _running = place.enter();
-        let source = model.source(Role::Film, place.device, place.kind())?.packed(place.packs());
+        // Flow in 16 bits is off by pixels on large pictures.
+        let source = model.source(Role::Film, place.device, Kind::Float)?.packed(place.packs());
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;
         Ok(Self::with(film, place))
@@ -61,17 +62,17 @@ impl FilmInterpolator {
         Self { film, place, pair: None }
     }
 
-    fn known(&self, frame: &Frame) -> Known {
+    fn known(&self, frame: &Frame) -> Result<Known> {
         let pair = self.pair.iter().flat_map(|pair| [&pair.first, &pair.second]);
         let pyramid = match pair.into_iter().find(|known| known.is(frame)) {
             Some(known) => known.pyramid.shallow_clone(),
             None => {
-                let image = picture::tensor(frame, self.place.device);
+                let image = picture::tensor(frame, self.place.device)?;
                 let padding = self.padding(frame);
                 self.film.pyramid(&padding.pad(&image))
             }
         };
-        Known { frame: frame.clone(), pyramid }
+        Ok(Known { frame: frame.clone(), pyramid })
     }
 
     fn padding(&self, frame: &Frame) -> PadBox {
@@ -82,7 +83,7 @@ impl FilmInterpolator {
     fn between(&mut self, a: &Frame, b: &Frame, t: f32) -> Result<Frame> {
         let _running = self.place.enter();
         if !self.pair.as_ref().is_some_and(|pair| pair.first.is(a) && pair.second.is(b)) {
-            let (first, second) = (self.known(a), self.known(b));
+            let (first, second) = (self.known(a)?, self.known(b)?);
             let motion = self.film.motion(&first.pyramid, &second.pyramid);
             self.pair = Some(Pair { first, second, motion });
         }

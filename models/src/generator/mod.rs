@@ -1,8 +1,10 @@
 //! Stage 2 on libtorch: key frames by latent consistency sampling.
 
 mod film;
+mod graph;
 mod noise;
 mod picture;
+mod pipelined;
 mod sampling;
 mod windows;
 
@@ -17,11 +19,13 @@ use crate::{
     stack::{self, SharedAutoencoder, Stack},
     unet::{UNet, UNetConfig},
 };
+use graph::Graphs;
 use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos, Unfinished};
 use std::collections::VecDeque;
 use tch::{Kind, Tensor};
 
 pub use film::FilmInterpolator;
+pub use pipelined::{Made, PipelinedGenerator, Schedule};
 pub use sampling::Sampling;
 pub use windows::context_windows;
 
@@ -81,6 +85,7 @@ impl Settings {
 }
 
 /// A key frame that later ones see.
+#[derive(Debug)]
 struct Context {
     /// Clean latents, `[1, c, 1, h, w]`.
     latents: Tensor,
@@ -115,6 +120,7 @@ pub struct LcmGenerator {
     reference: Option<ReferenceState>,
     /// Oldest first, at most [`LcmGenerator::window`] − 1.
     context: VecDeque<Context>,
+    graphs: Graphs,
 }
 
 impl LcmGenerator {
@@ -125,12 +131,22 @@ impl LcmGenerator {
     pub fn new(model: &ModelDir, settings: Settings, placement: Placement) -> Result<Self> {
         let config: UNetConfig = model.network("unet", &model.manifest().networks.unet)?;
         let place = placement.resolve(config.block_out_channels.iter().copied().min().unwrap_or(0))?;
+        Self::placed(model, settings, place)
+    }
+
+    /// As [`LcmGenerator::new`], at a place that was checked already.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files or the settings.
+    pub fn placed(model: &ModelDir, settings: Settings, place: Place) -> Result<Self> {
         let scheduler = sampler(model, settings.steps)?;
         let _running = place.enter();
         let stack = registry::build(model, settings.lora_scale, place)?;
         settings.check(&stack)?;
         let (model, noise, context) = (model.clone(), Vec::new(), VecDeque::new());
-        let mut made = Self { model, place, stack, settings, scheduler, noise, reference: None, context };
+        let graphs = Graphs::new(place.device.is_cuda());
+        let mut made =
+            Self { model, place, stack, settings, scheduler, noise, reference: None, context, graphs };
         made.noise = made.drawn();
         Ok(made)
     }
@@ -149,6 +165,19 @@ impl LcmGenerator {
     pub fn size(&self) -> (u32, u32) {
         let ImageSize { width, height } = self.model.manifest().image;
         (width, height)
+    }
+
+    /// Whether the work of a key frame is noted once and then replayed as one CUDA graph, where the context is full
+    /// and cached: so it is on CUDA devices unless this says otherwise. What cannot be noted is done as before.
+    ///
+    /// On the processor nothing is noted, but the same fixed buffers are used: tests compare that.
+    pub fn use_graphs(&mut self, wanted: bool) {
+        self.graphs = Graphs::new(wanted);
+    }
+
+    /// Whether key frames come from a CUDA graph now.
+    pub fn replays(&self) -> bool {
+        self.graphs.are_replayed()
     }
 
     /// Changes settings between two key frames. Steps cost a new reference bank,
@@ -172,6 +201,7 @@ impl LcmGenerator {
             }
         }
         // Nothing can fail from here on.
+        self.graphs.forget();
         if let Some(unet) = unet {
             self.stack.unet = unet;
         }
@@ -230,6 +260,7 @@ impl LcmGenerator {
         let banks = banks(&self.stack, &self.stack.unet, self.scheduler.as_ref(), &latents)?;
         self.reference = Some(ReferenceState { latents, banks });
         self.context.clear();
+        self.graphs.forget();
         Ok(())
     }
 
@@ -237,25 +268,40 @@ impl LcmGenerator {
     fn animate(&mut self, pose: &Frame) -> Result<Tensor, GenerateError> {
         let reference = self.reference.as_ref().ok_or(GenerateError::NoReference)?;
         let _running = self.place.enter();
-        let context = self.new_frame(pose, reference).map_err(failed)?;
-        let latents = context.latents.shallow_clone();
-        self.context.push_back(context);
+        let manifest = self.model.manifest();
+        let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device).map_err(failed)?;
+        // Taken out so that it can change while the rest is read.
+        let mut graphs = std::mem::take(&mut self.graphs);
+        let made = graphs.new_frame(self, &pose, &reference.banks);
+        self.graphs = graphs;
+        let made = made.map_err(failed)?;
+        let latents = made.latents.shallow_clone();
+        self.context.push_back(made);
         self.trim();
         Ok(latents)
     }
 
-    fn new_frame(&self, pose: &Frame, reference: &ReferenceState) -> Result<Context> {
-        let manifest = self.model.manifest();
-        let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device)?;
-        let embedded = self.stack.controlnet.embed_condition(&pose)?;
-        let (latents, states) = self.denoise(&embedded, &reference.banks)?;
+    /// One new frame of the pose picture `[1, 3, h, w]`, behind those in `context`.
+    fn new_frame<'a>(
+        &self,
+        pose: &Tensor,
+        context: impl Iterator<Item = &'a Context> + Clone,
+        banks: &[ProjectedBank],
+    ) -> Result<Context> {
+        let embedded = self.stack.controlnet.embed_condition(pose)?;
+        let (latents, states) = self.denoise(&embedded, context, banks)?;
         Ok(Context { latents, embedded, states })
     }
 
     /// Clean latents `[1, c, 1, h, w]` of one new frame, and what it leaves at each step.
-    fn denoise(&self, embedded: &Tensor, banks: &[ProjectedBank]) -> Result<(Tensor, Vec<FrameStates>)> {
+    fn denoise<'a>(
+        &self,
+        embedded: &Tensor,
+        context: impl Iterator<Item = &'a Context> + Clone,
+        banks: &[ProjectedBank],
+    ) -> Result<(Tensor, Vec<FrameStates>)> {
         let cached = self.settings.context_mode == ContextMode::Cache && self.window() > 1;
-        let together = self.context.iter().filter(|_| !cached);
+        let together = context.clone().filter(|_| !cached);
         let poses: Vec<&Tensor> = together.map(|c| &c.embedded).chain([embedded]).collect();
         let (poses, frames) = (Tensor::cat(&poses, 0), poses.len() as i64);
         let windows = [(0..frames).collect()];
@@ -270,8 +316,9 @@ impl LcmGenerator {
         };
         let (mut new, mut states) = (&self.noise[0] * self.scheduler.init_noise_sigma(), vec![]);
         for index in 0..self.scheduler.timesteps().len() {
-            let window = if cached { new.shallow_clone() } else { self.noised_window(&new, index) };
-            let before = self.context.iter().filter_map(|c| c.states.get(index));
+            let window =
+                if cached { new.shallow_clone() } else { self.noised_window(&new, context.clone(), index) };
+            let before = context.clone().filter_map(|c| c.states.get(index));
             let memory = cached.then(|| Memory::after(before));
             let raw = sampling.predict(&window, index, memory.as_ref())?;
             states.extend(memory.map(|memory| memory.into_states(1)).transpose()?);
@@ -284,15 +331,17 @@ impl LcmGenerator {
     }
 
     /// The context's clean latents with this step's noise, then the new frame's.
-    fn noised_window(&self, new: &Tensor, index: usize) -> Tensor {
-        if self.context.is_empty() {
-            return new.shallow_clone();
-        }
+    fn noised_window<'a>(
+        &self,
+        new: &Tensor,
+        context: impl Iterator<Item = &'a Context>,
+        index: usize,
+    ) -> Tensor {
         // What a context frame looked like when it was itself at this step.
         let noise = self.noise.get(index).unwrap_or(&self.noise[0]);
         let t = Tensor::from_slice(&[self.scheduler.timesteps()[index]]);
         let schedule = self.scheduler.schedule();
-        let noised = self.context.iter().map(|c| schedule.add_noise(&c.latents, noise, &t));
+        let noised = context.map(|c| schedule.add_noise(&c.latents, noise, &t));
         let all: Vec<Tensor> = noised.chain([new.shallow_clone()]).collect();
         Tensor::cat(&all, 2)
     }

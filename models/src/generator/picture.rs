@@ -7,9 +7,11 @@
 use crate::{
     checkpoint::{ImageSize, PaletteName, PoseInput},
     error::{ModelError, Result},
+    torch_cuda,
 };
 use image::{ImageBuffer, Rgb, imageops};
 use keyframed_engine::{Frame, Labels, Palette};
+use std::borrow::Cow;
 use tch::{Device, Kind, Tensor};
 
 /// Where a picture lies within the model's.
@@ -38,27 +40,32 @@ impl Fit {
     }
 }
 
-/// `[1, 3, height, width]`, levels 0..255 as float32, scaled with antialiasing.
-fn scaled(frame: &Frame, width: u32, height: u32) -> Result<Tensor> {
+/// The picture's bytes, scaled with antialiasing.
+fn scaled(frame: &Frame, width: u32, height: u32) -> Result<Cow<'_, [u8]>> {
     if (frame.width(), frame.height()) == (width, height) {
-        return Ok(planes(frame.data(), width, height));
+        return Ok(Cow::Borrowed(frame.data()));
     }
     let view = ImageBuffer::<Rgb<u8>, &[u8]>::from_raw(frame.width(), frame.height(), frame.data());
     let view = view.ok_or_else(|| ModelError::Input("a picture without its pixels".into()))?;
     let small = imageops::resize(&view, width, height, imageops::FilterType::Triangle);
-    Ok(planes(small.as_raw(), width, height))
+    Ok(Cow::Owned(small.into_raw()))
 }
 
-fn planes(rgb: &[u8], width: u32, height: u32) -> Tensor {
-    let rows = Tensor::from_slice(rgb).view([1, i64::from(height), i64::from(width), 3]);
-    rows.permute([0, 3, 1, 2]).to_kind(Kind::Float).contiguous()
+/// `[1, 3, height, width]` on `device`, levels 0..255 as float32. What travels there is three bytes a pixel.
+fn planes(rgb: &[u8], width: u32, height: u32, device: Device) -> Result<Tensor> {
+    let rows = match device {
+        Device::Cuda(index) => torch_cuda::upload(rgb, index)?,
+        _ => Tensor::from_slice(rgb),
+    };
+    let rows = rows.view([1, i64::from(height), i64::from(width), 3]);
+    Ok(rows.permute([0, 3, 1, 2]).to_kind(Kind::Float).contiguous())
 }
 
 /// A reference picture, `[1, 3, h, w]` in −1..1.
 pub(super) fn reference(frame: &Frame, size: ImageSize, device: Device) -> Result<Tensor> {
     let fit = Fit::new(frame.width(), frame.height(), size);
-    let levels = scaled(frame, fit.width, fit.height)?;
-    Ok((levels.replication_pad2d(fit.margins(size)) / 127.5 - 1.0).to_device(device))
+    let levels = planes(&scaled(frame, fit.width, fit.height)?, fit.width, fit.height, device)?;
+    Ok(levels.replication_pad2d(fit.margins(size)) / 127.5 - 1.0)
 }
 
 /// A pose picture as the ControlNet was trained to see it, `[1, 3, h, w]` in 0..1.
@@ -68,29 +75,40 @@ pub(super) fn pose(frame: &Frame, input: PoseInput, size: ImageSize, device: Dev
         PaletteName::Spread => Palette::Spread,
     };
     let fit = Fit::new(frame.width(), frame.height(), size);
+    let coloured;
     let levels = if input.relabel || palette != Palette::Viridis {
         let labels = Labels::from_frame(frame).resized(fit.width, fit.height);
-        let labels = labels.map_err(|e| ModelError::Input(e.to_string()))?;
-        planes(labels.colours(palette).data(), fit.width, fit.height)
+        coloured = labels.map_err(|e| ModelError::Input(e.to_string()))?.colours(palette);
+        Cow::Borrowed(coloured.data())
     } else {
         scaled(frame, fit.width, fit.height)?
     };
-    let whole = background(palette.colours()[0], size);
-    let (top, left) = (i64::from(fit.top), i64::from(fit.left));
-    let (height, width) = (i64::from(fit.height), i64::from(fit.width));
-    whole.narrow(2, top, height).narrow(3, left, width).copy_(&levels);
-    Ok((whole / 255.0).to_device(device))
+    let whole = surrounded(levels, &fit, size, palette.colours()[0]);
+    Ok(planes(&whole, size.width, size.height, device)? / 255.0)
 }
 
-fn background(colour: [u8; 3], size: ImageSize) -> Tensor {
-    let colour = Tensor::from_slice(&colour).to_kind(Kind::Float).view([1, 3, 1, 1]);
-    colour.repeat([1, 1, i64::from(size.height), i64::from(size.width)])
+/// The bytes of a picture of `size` that shows `rgb` where `fit` says and `colour` elsewhere.
+fn surrounded<'a>(rgb: Cow<'a, [u8]>, fit: &Fit, size: ImageSize, colour: [u8; 3]) -> Cow<'a, [u8]> {
+    let bytes = |pixels: u32| pixels as usize * 3;
+    if (fit.width, fit.height) == (size.width, size.height) {
+        return rgb;
+    }
+    let mut whole = colour.repeat(size.width as usize * size.height as usize);
+    let rows = whole.chunks_exact_mut(bytes(size.width)).skip(fit.top as usize);
+    for (row, own) in rows.zip(rgb.chunks_exact(bytes(fit.width))) {
+        row[bytes(fit.left)..][..own.len()].copy_from_slice(own);
+    }
+    Cow::Owned(whole)
 }
 
-/// Pictures 0..1 `[1, 3, h, w]`, clamped and rounded to 8 bits.
+/// Pictures 0..1 `[1, 3, h, w]`, clamped and rounded to 8 bits where they are: bytes travel.
 pub(super) fn frame(image: &Tensor) -> Result<Frame> {
-    let bytes = (image.clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8).to_device(Device::Cpu);
+    let bytes = (image.clamp(0.0, 1.0) * 255.0).round().to_kind(Kind::Uint8);
     let rows = bytes.squeeze_dim(0).permute([1, 2, 0]).contiguous();
+    let rows = match rows.device() {
+        Device::Cuda(index) => torch_cuda::download(&rows, index)?,
+        _ => rows,
+    };
     let size = rows.size();
     let mut data = vec![0; rows.numel()];
     let length = data.len();
@@ -99,8 +117,8 @@ pub(super) fn frame(image: &Tensor) -> Result<Frame> {
 }
 
 /// A frame as `[1, 3, h, w]` in 0..1.
-pub(super) fn tensor(frame: &Frame, device: Device) -> Tensor {
-    (planes(frame.data(), frame.width(), frame.height()) / 255.0).to_device(device)
+pub(super) fn tensor(frame: &Frame, device: Device) -> Result<Tensor> {
+    Ok(planes(frame.data(), frame.width(), frame.height(), device)? / 255.0)
 }
 
 #[cfg(test)]
@@ -117,7 +135,7 @@ mod tests {
     #[test]
     fn frames_come_back_unchanged() {
         let there = checker(7, 5);
-        let back = there.as_ref().and_then(|there| frame(&tensor(there, Device::Cpu)).ok());
+        let back = there.as_ref().and_then(|there| frame(&tensor(there, Device::Cpu).ok()?).ok());
         assert!(back.is_some() && back == there);
     }
 

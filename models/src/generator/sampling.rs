@@ -7,7 +7,7 @@ use crate::{
     scheduler::{Scheduler, Step},
     stack::Stack,
 };
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// What stays the same over the steps of one clip.
 pub struct Sampling<'a> {
@@ -44,19 +44,24 @@ impl Sampling<'_> {
             return Err(ModelError::Input(format!("step {index} has no timestep or no reference bank")));
         };
         // The pose network sees each frame alone: windows change nothing for it.
+        let whole = self.embedded.size().first().copied().unwrap_or(0);
         let each = |window: &Vec<i64>| {
+            let step = |own: &Tensor, poses: &Tensor| {
+                let residuals = self.stack.residuals(own, t, poses, self.controlnet_scale)?;
+                self.stack.predict(own, t, &residuals, bank, self.guided(), memory)
+            };
+            if window.iter().copied().eq(0..whole) {
+                return step(latents, self.embedded);
+            }
             let frames = Tensor::from_slice(window).to_device(latents.device());
-            let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
-            let scale = self.controlnet_scale;
-            let residuals = self.stack.residuals(&own, t, &poses, scale)?;
-            self.stack.predict(&own, t, &residuals, bank, self.guided(), memory)
+            step(&latents.index_select(2, &frames), &self.embedded.index_select(0, &frames))
         };
         self.windows.iter().map(each).collect()
     }
 
-    /// The prediction for the clip: windows averaged where they overlap, then guided.
+    /// The prediction for the clip in float32: windows averaged where they overlap, then guided.
     pub fn join(&self, raw: &[Tensor]) -> Tensor {
-        let mean = self.mean(raw);
+        let mean = self.mean(raw).to_kind(Kind::Float);
         if !self.guided() {
             return mean;
         }

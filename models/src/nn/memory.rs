@@ -64,11 +64,25 @@ impl FrameStates {
 
     /// Bytes that the tensors hold.
     pub fn bytes(&self) -> usize {
-        let size = |t: &Tensor| t.numel() * t.kind().elt_size_in_bytes();
+        self.tensors().map(|t| t.numel() * t.kind().elt_size_in_bytes()).sum()
+    }
+
+    /// All tensors, in an order that is the same for every pass of one network.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.notes.iter().flat_map(|note| match note {
+            Note::Statistics(a, b) | Note::Attention(KeysValues { keys: a, values: b }) => [a, b],
+        })
+    }
+
+    /// The same states in tensors of their own.
+    pub fn copied(&self) -> Self {
         let note = |note: &Note| match note {
-            Note::Statistics(a, b) | Note::Attention(KeysValues { keys: a, values: b }) => size(a) + size(b),
+            Note::Statistics(mean, var) => Note::Statistics(mean.copy(), var.copy()),
+            Note::Attention(from) => {
+                Note::Attention(KeysValues { keys: from.keys.copy(), values: from.values.copy() })
+            }
         };
-        self.notes.iter().map(note).sum()
+        Self { frames: self.frames, notes: self.notes.iter().map(note).collect() }
     }
 }
 

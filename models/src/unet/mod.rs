@@ -8,6 +8,7 @@ pub use config::{BlockType, Heads, MotionConfig, UNetConfig};
 
 use crate::{
     controlnet::ControlNetResiduals,
+    device::entering,
     error::{ModelError, Result},
     nn::{
         Conv2d, DownBlock, GroupNorm, Memory, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps,
@@ -17,7 +18,7 @@ use crate::{
     vars::Vars,
 };
 use std::collections::BTreeMap;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Predicts the noise in latents, frame windows included.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct UNet {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    kind: Kind,
 }
 
 /// The parts that the U-Net, the ControlNet and the appearance encoder begin with.
@@ -77,6 +79,7 @@ impl UNet {
             up_blocks: (0..config.up_block_types.len()).map(up).collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::new(&(vars / "conv_norm_out"), groups, first, eps)?,
             conv_out: Conv2d::zeroed(&(vars / "conv_out"), first, config.out_channels, 3)?,
+            kind: vars.kind(),
         })
     }
 
@@ -133,7 +136,7 @@ impl UNet {
             text,
             features: reading.map_or(Features::Off, Features::Read),
         };
-        let frames = sample.transpose(1, 2).reshape([b * f, c, h, w]);
+        let frames = entering(sample, self.kind).transpose(1, 2).reshape([b * f, c, h, w]);
         let out = self.run(&frames, controlnet, &pass)?;
         Ok(out.view([b, f, self.config.out_channels, h, w]).transpose(1, 2))
     }

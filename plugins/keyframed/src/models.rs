@@ -1,9 +1,9 @@
 //! The networks, if this build has them: the one place where the elements meet `keyframed-models`.
 use std::path::PathBuf;
 
-use keyframed_engine::KeyframeGenerator;
+use keyframed_engine::{Frame, GenerateError, Nanos, Unfinished};
 
-use crate::lcmanimate::ContextMode;
+use crate::lcmanimate::{ContextMode, Schedule};
 
 #[cfg(feature = "torch")]
 mod torch;
@@ -27,10 +27,32 @@ pub struct Tuning {
     pub seed: u64,
 }
 
-/// A generator whose settings can change between two key frames.
-pub trait Animator: KeyframeGenerator {
-    /// Changes the settings; if it fails the old ones stay in force.
+/// A generator whose settings can change between two key frames. As an engine's `KeyframeGenerator`, but that a key
+/// frame may come out when later key poses have gone in.
+pub trait Animator: Send {
+    /// Changes the settings, while no key frame is on its way; if it fails the old ones stay in force.
     fn tune(&mut self, tuning: &Tuning) -> LoadResult<()>;
+
+    /// Sets the picture to animate, while no key frame is on its way; if it fails the old one stays in force.
+    ///
+    /// # Errors
+    /// Why it failed.
+    fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError>;
+
+    /// Takes a key pose, and gives the first half of the key frame of the oldest that are on their way, if it is made.
+    ///
+    /// # Errors
+    /// Why it failed; all that were on their way are lost then.
+    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Unfinished>, GenerateError>;
+
+    /// The same without a key pose: `None` once none is on its way.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    fn begin_rest(&mut self) -> Result<Option<Unfinished>, GenerateError>;
+
+    /// Forgets what is on its way and the key frames so far; the reference stays.
+    fn reset(&mut self);
 }
 
 /// A model whose description has been read, not yet its weights.
@@ -41,9 +63,17 @@ pub trait OpenModel: Send + Sync {
     fn defaults(&self) -> Tuning;
     /// Folder of the reference pictures that come with it, which may not exist.
     fn avatars(&self) -> PathBuf;
+    /// Whether its steps can be made in this order.
+    fn check(&self, tuning: &Tuning, schedule: Schedule) -> LoadResult<()>;
     /// Reads the weights: seconds, for large models more. `device` is auto, cpu, cuda or cuda:N, `dtype` auto,
-    /// f32 or bf16.
-    fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>>;
+    /// f32, bf16 or f16.
+    fn load(
+        &self,
+        tuning: &Tuning,
+        device: &str,
+        dtype: &str,
+        schedule: Schedule,
+    ) -> LoadResult<Box<dyn Animator>>;
 }
 
 /// An error and what caused it, on one line.

@@ -789,3 +789,135 @@ fn documented_lines_run() {
     let models = models();
     common::check_documented_lines_with(SOURCE, &[("KEYFRAMED_MODELS", models.path())]);
 }
+
+/// Four steps of key frames that do not see each other, as one batch.
+fn pipelined(e: &gst::Element) {
+    four_steps(e);
+    e.set_property_from_str("schedule", "pipelined");
+}
+
+fn four_steps(e: &gst::Element) {
+    e.set_property("steps", 4u32);
+    e.set_property("context-frames", 0i32);
+}
+
+/// Batches add up in another order: one level is allowed.
+#[track_caller]
+fn assert_same(made: &[u8], wanted: &[u8]) {
+    assert_eq!(made.len(), wanted.len());
+    let worst = made.iter().zip(wanted).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(worst <= Some(1), "off by {worst:?}");
+}
+
+/// Key frames of the poses `0..count` with `seed`, one after the other.
+fn sequential(count: u64, seed: u64) -> Vec<Vec<u8>> {
+    let mut f = Fixture::new(false, |e| {
+        four_steps(e);
+        e.set_property("seed", seed);
+    });
+    let made = (0..count).map(|n| {
+        f.pose(n);
+        bytes(&f.h.pull().unwrap())
+    });
+    made.collect()
+}
+
+/// Pulls the next key frame: it must be that of pose `n` and look as wanted.
+#[track_caller]
+fn assert_next(f: &mut Fixture, n: u64, wanted: &[u8]) {
+    let frame = f.h.pull().unwrap();
+    assert_eq!((frame.pts(), frame.duration(), frame.offset()), (Some(40 * n * MS), Some(40 * MS), n));
+    assert_same(&bytes(&frame), wanted);
+}
+
+#[test]
+fn pipelined_key_frames_come_three_poses_later_and_before_a_hold() {
+    let wanted = sequential(6, 0);
+    assert_ne!(wanted[0], wanted[1]);
+    let mut f = Fixture::new(false, pipelined);
+    let seen = common::watch(&f.element.static_pad("src").unwrap());
+    for n in 0..3 {
+        f.pose(n);
+    }
+    f.pose(3);
+    assert_next(&mut f, 0, &wanted[0]);
+    f.pose(4);
+    assert_next(&mut f, 1, &wanted[1]);
+    assert!(f.h.push_event(gst::event::Gap::builder(200 * MS).duration(40 * MS).build()));
+    for n in 2..5 {
+        assert_next(&mut f, n, &wanted[n as usize]);
+    }
+    f.pose(5);
+    assert!(f.h.push_event(params(fields().field("lambda", 0.1))));
+    assert_next(&mut f, 5, &wanted[5]);
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    assert!(f.h.pull_until_eos().unwrap().is_none());
+    let frames = |range: std::ops::Range<u64>| range.map(|n| Some(40 * n)).collect::<Vec<_>>();
+    assert_eq!(*seen.lock().unwrap(), [frames(0..6), vec![None]].concat());
+    assert_eq!((f.stat("in"), f.stat("generated"), f.stat("dropped"), f.stat("failed")), (6, 6, 0, 0));
+}
+
+#[test]
+fn pipelined_key_frames_are_finished_before_something_changes() {
+    let (old, new) = (sequential(4, 0), sequential(4, 5));
+    assert_ne!(old[2], new[2]);
+    let mut f = Fixture::new(false, pipelined);
+    f.pose(0);
+    f.pose(1);
+    assert!(f.h.push_event(params(fields().field("seed", 5u64))));
+    for n in 0..2 {
+        assert_next(&mut f, n, &old[n as usize]);
+    }
+    let busy = f.stat("busy-time");
+    f.pose(2);
+    until("it is taken", || f.stat("busy-time") > busy);
+    f.element.set_property("reference", "bert");
+    f.pose(3);
+    assert_next(&mut f, 2, &new[2]);
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    let bert = f.h.pull_until_eos().unwrap().unwrap();
+    assert_eq!(bert.pts(), Some(120 * MS));
+    assert_ne!(bytes(&bert), new[3]);
+}
+
+#[test]
+fn a_flush_drops_pipelined_key_frames() {
+    let wanted = sequential(4, 0);
+    let mut f = Fixture::new(false, pipelined);
+    for n in 0..4 {
+        f.pose(n);
+    }
+    assert_next(&mut f, 0, &wanted[0]);
+    let segment = f.element.static_pad("sink").unwrap().sticky_event::<gst::event::Segment>(0).unwrap();
+    assert!(f.h.push_event(gst::event::FlushStart::new()));
+    assert!(f.h.push_event(gst::event::FlushStop::new(true)));
+    assert!(f.h.push_event(segment.into()));
+    f.pose(3);
+    assert!(f.h.push_event(gst::event::Eos::new()));
+    assert_next(&mut f, 3, &wanted[3]);
+    assert!(f.h.pull_until_eos().unwrap().is_none());
+    assert_eq!((f.stat("in"), f.stat("generated"), f.stat("dropped")), (5, 2, 3));
+}
+
+#[test]
+fn the_latency_of_pipelined_key_frames_includes_their_wait() {
+    let mut f = Fixture::new(true, |e| {
+        pipelined(e);
+        e.set_property_from_str("leaky", "false");
+    });
+    // Those that came before the first key frame was there tell nothing.
+    for n in 0..12 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        f.pose(n);
+        if n >= 3 {
+            f.h.pull().unwrap();
+        }
+    }
+    assert!(f.stat("latency") >= 150_000_000, "{}", f.stat("latency"));
+}
+
+#[test]
+fn models_whose_key_frames_see_earlier_ones_are_not_pipelined() {
+    let text = refusal(|e| e.set_property_from_str("schedule", "pipelined"));
+    assert!(text.contains("schedule pipelined") && text.contains("context_frames to 0"), "{text}");
+}

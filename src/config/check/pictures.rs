@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use keyframed_control::types::MaxQuality;
-use keyframed_models::{DeviceChoice, DtypeChoice, ModelDir, checkpoint::Role, device};
+use keyframed_models::{DeviceChoice, DtypeChoice, ModelDir, Placement, checkpoint::Role};
 
 use super::Findings;
 use crate::{
@@ -71,12 +71,9 @@ fn placement(animation: &Animation, part: &dyn Fn(&str) -> String, findings: &mu
     if let Err(error) = wanted.resolve() {
         return findings.error(part("device"), error.to_string());
     }
-    let on_cuda = match wanted {
-        DeviceChoice::Cpu => false,
-        DeviceChoice::Auto => device::cuda_devices() > 0,
-        DeviceChoice::Cuda(_) => true,
-    };
-    if on_cuda && matches!(animation.dtype.parse(), Ok(DtypeChoice::Bf16)) {
-        findings.error(part("dtype"), "bf16 is not available on CUDA devices yet");
+    let Ok(dtype) = animation.dtype.parse::<DtypeChoice>() else { return };
+    // The width decides about `auto` alone, which is always possible.
+    if let Err(error) = (Placement { device: wanted, dtype, threads: None }).resolve(0) {
+        findings.error(part("dtype"), error.to_string());
     }
 }

@@ -39,6 +39,7 @@ pub fn resolve(
         device: text(&keys.device, "auto"),
         dtype: text(&keys.dtype, "auto"),
         context_mode: get(&keys.context_mode).unwrap_or("cache").into(),
+        schedule: get(&keys.schedule).unwrap_or("sequential").into(),
         params: Params {
             lambda: get(&keys.lambda).unwrap_or(select.lambda),
             window_frames: get(&keys.window_frames).unwrap_or(select.window),

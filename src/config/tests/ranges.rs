@@ -83,6 +83,7 @@ fn words() {
     for (element, property, table, key) in [
         ("avataranimate", "max-quality", "[animation]", "max_quality"),
         ("avataranimate", "context-mode", "[animation]", "context_mode"),
+        ("avataranimate", "schedule", "[animation]", "schedule"),
         ("avataranimate", "dtype", "[animation]", "dtype"),
         ("denseposetestsrc", "pattern", "[sources.a]\nkind = 'test-figure'", "pattern"),
     ] {
@@ -107,5 +108,6 @@ fn words() {
     };
     assert_eq!(nick("dtype"), animation.dtype);
     assert_eq!(nick("context-mode"), animation.context_mode);
+    assert_eq!(nick("schedule"), animation.schedule);
     assert_eq!(serde_json::json!(animation.params.max_quality), nick("max-quality"));
 }

@@ -28,6 +28,7 @@ fn plan(model: &str) -> Plan {
         device: "cpu".into(),
         dtype: "f32".into(),
         context_mode: "recompute".into(),
+        schedule: "sequential".into(),
         reference: None,
         params,
     };

@@ -172,7 +172,7 @@ fn drain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyframed_engine::{Crossfade, GenerateError, InterpolateError, SelectConfig};
+    use keyframed_engine::{Crossfade, GenerateError, InterpolateError, SelectConfig, Unfinished};
 
     /// Draws the pose itself: which frame was made of which pose can be read off.
     struct Echo;
@@ -182,8 +182,9 @@ mod tests {
             Ok(())
         }
 
-        fn generate(&mut self, pose: &Frame, _: Nanos) -> Result<Frame, GenerateError> {
-            Ok(pose.clone())
+        fn begin(&mut self, pose: &Frame, _: Nanos) -> Result<Unfinished, GenerateError> {
+            let pose = pose.clone();
+            Ok(Unfinished::new(move || Ok(pose)))
         }
 
         fn reset(&mut self) {}

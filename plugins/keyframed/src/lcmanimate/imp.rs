@@ -16,6 +16,12 @@
  * A key frame is made in two halves, on two threads: while one is decoded and sent, the next is denoised already.
  * The second thread takes no key pose while a key frame waits for the first, so no more than two are under way.
  *
+ * `schedule=pipelined` makes the steps of successive key frames as one batch, which fills a GPU that one key frame
+ * leaves idle: a key frame comes out with the key pose that comes `steps` - 1 later, with its own timestamps. Those
+ * on their way are finished first, in order, before any serialized event (so at the end of the stream, and at a GAP)
+ * and when `reference` or a setting changes; a flush drops them. Key frames then cannot see earlier ones: for models
+ * where they do, `context-frames` must be 0, or the element does not start.
+ *
  * The weights are read on a thread of their own; progress messages (code `load-model`) tell how far it is. Until
  * then key poses wait.
  *
@@ -32,7 +38,8 @@
  * when two in twenty seconds take longer than that, or for forty seconds all took much less, the pipeline is told to
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
  * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %: the longer half of a key
- * frame decides. A key frame that fails is left out with a warning; eight in a row are an error.
+ * frame decides. With `schedule=pipelined` the time of a key frame is from arrival, too, and so includes the key poses
+ * that it waits for. A key frame that fails is left out with a warning; eight in a row are an error.
  *
  * ## Changes while running
  *

@@ -17,20 +17,27 @@ pub struct Pose {
     pub since: Instant,
 }
 
+/// A key pose that the networks have taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// That of the key pose.
+    pub buffer: gst::Buffer,
+    /// When the key pose came.
+    pub since: Instant,
+    /// Whether a new reference was prepared first: this key frame and those that waited meanwhile say nothing about
+    /// the usual latency.
+    pub disturbs: bool,
+}
+
 /// A key frame whose first half is made.
 #[derive(Debug)]
 pub struct Begun {
     /// The second half, or why the first failed.
     pub half: Result<Unfinished, String>,
-    /// That of the key pose.
-    pub buffer: gst::Buffer,
-    /// When the key pose came.
-    pub since: Instant,
-    /// Time that the first half took.
+    /// Of its key pose.
+    pub pose: Taken,
+    /// Time that the first half took; where several are made at once, since the one before came out.
     pub took: Duration,
-    /// Whether a new reference was prepared first: this key frame and those that waited meanwhile say nothing about
-    /// the usual latency.
-    pub disturbs: bool,
 }
 
 /// The unit that a thread takes. In time order: `before`, `work`, `after`.

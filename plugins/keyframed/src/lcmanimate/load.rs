@@ -22,12 +22,15 @@ impl LcmAnimate {
         let model: Arc<dyn OpenModel> = models::open(&settings.model)
             .map_err(|err| gst::error_msg!(gst::ResourceError::OpenRead, ("{err}")))?
             .into();
+        model.check(&settings.tuning, settings.schedule).map_err(|err| {
+            gst::error_msg!(gst::LibraryError::Settings, ("The model {} cannot start: {err}", settings.model))
+        })?;
         let reference = find_reference(settings.reference.as_deref(), model.as_ref())
             .map_err(|err| gst::error_msg!(gst::ResourceError::NotFound, ("{err}")))?;
         let arriving = self.load(model.clone())?;
         let state = State::new(model, Some(reference));
         let (mailbox, slot) = (state.mailbox.clone(), state.slot.clone());
-        let worker = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
+        let worker = Worker::new(arriving);
         let maker = Maker::start(self, worker, mailbox, slot).map_err(|err| {
             gst::error_msg!(gst::CoreError::Thread, ("Cannot start the thread that makes key frames: {err}"))
         })?;
@@ -50,7 +53,8 @@ impl LcmAnimate {
         };
         let load = move || {
             progress(gst::ProgressType::Start, &format!("Loading the model {}", settings.model));
-            let loaded = model.load(&settings.tuning, &settings.device, settings.dtype.name());
+            let loaded =
+                model.load(&settings.tuning, &settings.device, settings.dtype.name(), settings.schedule);
             match &loaded {
                 Ok(_) => progress(gst::ProgressType::Complete, "The model is loaded"),
                 Err(err) => progress(gst::ProgressType::Error, err),

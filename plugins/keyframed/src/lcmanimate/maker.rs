@@ -8,16 +8,16 @@ use std::{
 };
 
 use gst::subclass::prelude::*;
-use keyframed_engine::Mailbox;
+use keyframed_engine::{Mailbox, Unfinished};
 
 use super::{
     imp::{CAT, LcmAnimate},
-    job::{Begun, Job, Pose},
+    job::{Begun, Job, Pose, Taken},
     state::Worker,
     work::guarded,
 };
 use crate::{
-    models::{Animator, Tuning, describe},
+    models::{Animator, describe},
     params,
 };
 
@@ -64,26 +64,81 @@ impl Drop for Maker {
 impl LcmAnimate {
     fn make(&self, worker: &mut Worker, job: Job<Pose>, slot: &Mailbox<Job<Begun>>) {
         let epoch = job.epoch;
-        for event in job.before {
-            self.pass(slot, epoch, event);
+        if std::mem::replace(&mut worker.epoch, epoch) != epoch {
+            self.forget(worker);
         }
-        if let Some(pose) = job.work {
-            match self.begin(worker, epoch, pose) {
-                // A slot that is closed needs nothing any more.
-                Ok(Some(begun)) => _ = Job::offer(slot, epoch, begun, 0),
-                Ok(None) => {}
-                Err(err) => return self.note_flow(epoch, err),
-            }
+        for event in job.before {
+            self.pass(worker, slot, epoch, event);
+        }
+        if let Some(pose) = job.work
+            && let Err(err) = self.begin(worker, slot, epoch, pose)
+        {
+            return self.note_flow(epoch, err);
         }
         for event in job.after {
-            self.pass(slot, epoch, event);
+            self.pass(worker, slot, epoch, event);
         }
     }
 
-    /// Takes what an event has for this element, in its place, and passes it on.
-    fn pass(&self, slot: &Mailbox<Job<Begun>>, epoch: u64, event: gst::Event) {
+    /// Takes what an event has for this element, in its place, and passes it on. All that was before it comes out
+    /// first: it may end the stream, change settings or say that nothing comes for a while.
+    fn pass(&self, worker: &mut Worker, slot: &Mailbox<Job<Begun>>, epoch: u64, event: gst::Event) {
+        self.drain(worker, slot, epoch);
         params::take(&*self.obj(), &event, &PARAMS, |values| self.set_params(values));
         Job::offer_event(slot, epoch, event, |event| self.joins(event));
+    }
+
+    /// Brings all key frames that are on their way out, or gives them up if they are of no use any more.
+    fn drain(&self, worker: &mut Worker, slot: &Mailbox<Job<Begun>>, epoch: u64) {
+        while !worker.taken.is_empty() {
+            if self.is_stale(epoch) {
+                return self.forget(worker);
+            }
+            self.advance(worker, slot, epoch, |animator| match animator.begin_rest() {
+                Ok(None) => Err("a key frame that was on its way is gone".into()),
+                other => other.map_err(|err| describe(&err)),
+            });
+        }
+    }
+
+    fn forget(&self, worker: &mut Worker) {
+        let lost = worker.forget();
+        if let Some(state) = self.state().as_mut() {
+            state.counts.dropped += lost;
+        }
+    }
+
+    /// Lets the networks work once, and passes on the key frame that comes out. If that fails, all that were on their
+    /// way are lost, and each is told.
+    fn advance(
+        &self,
+        worker: &mut Worker,
+        slot: &Mailbox<Job<Begun>>,
+        epoch: u64,
+        work: impl FnOnce(&mut dyn Animator) -> Result<Option<Unfinished>, String>,
+    ) {
+        let Some(animator) = &mut worker.animator else { return };
+        let started = Instant::now();
+        let half = guarded(|| work(animator.as_mut()));
+        let took = started.elapsed();
+        gst::trace!(CAT, imp = self, "First half made in {took:?}");
+        if let Some(state) = self.state().as_mut() {
+            state.counts.busy += took;
+        }
+        // A slot that is closed or was flushed needs nothing any more.
+        match half {
+            Ok(None) => {}
+            Ok(Some(half)) => {
+                if let Some(pose) = worker.taken.pop_front() {
+                    let _ = Job::offer(slot, epoch, Begun { half: Ok(half), pose, took }, 0);
+                }
+            }
+            Err(err) => {
+                for pose in std::mem::take(&mut worker.taken) {
+                    let _ = Job::offer(slot, epoch, Begun { half: Err(err.clone()), pose, took }, 0);
+                }
+            }
+        }
     }
 
     /// Sets properties all at once; they are valid.
@@ -97,27 +152,25 @@ impl LcmAnimate {
         });
     }
 
-    /// Makes the first half of the key frame of a key pose, unless it is of no use any more.
-    fn begin(&self, worker: &mut Worker, epoch: u64, pose: Pose) -> Result<Option<Begun>, gst::FlowError> {
+    /// Hands a key pose to the networks, unless it is of no use any more.
+    fn begin(
+        &self,
+        worker: &mut Worker,
+        slot: &Mailbox<Job<Begun>>,
+        epoch: u64,
+        pose: Pose,
+    ) -> Result<(), gst::FlowError> {
         self.await_model(worker, epoch)?;
-        if self.is_stale(epoch) {
-            return Ok(None);
+        if self.is_stale(epoch) || worker.animator.is_none() {
+            return Ok(());
         }
-        let tuning = self.settings().tuning;
-        let Worker { animator: Some(animator), epoch: last, .. } = worker else { return Ok(None) };
-        let disturbs = self.refresh(animator.as_mut(), &tuning)?;
-        if std::mem::replace(last, epoch) != epoch {
-            animator.reset();
-        }
+        let disturbs = self.refresh(worker, slot, epoch)?;
         let Pose { frame, buffer, time, since } = pose;
-        let started = Instant::now();
-        let half = guarded(|| animator.begin(&frame, time).map_err(|err| describe(&err)));
-        let took = started.elapsed();
-        gst::trace!(CAT, imp = self, "First half made in {took:?}");
-        if let Some(state) = self.state().as_mut() {
-            state.counts.busy += took;
-        }
-        Ok(Some(Begun { half, buffer, since, took, disturbs }))
+        worker.taken.push_back(Taken { buffer, since, disturbs });
+        self.advance(worker, slot, epoch, |animator| {
+            animator.begin(&frame, time).map_err(|err| describe(&err))
+        });
+        Ok(())
     }
 
     /// Waits until the model is there.
@@ -139,13 +192,27 @@ impl LcmAnimate {
         Ok(())
     }
 
-    /// Brings the generator up to date with the properties; whether it has a new reference. Only the first reference
-    /// must succeed.
-    fn refresh(&self, animator: &mut dyn Animator, tuning: &Tuning) -> Result<bool, gst::FlowError> {
-        if let Err(err) = guarded(|| animator.tune(tuning)) {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
-        }
+    /// Brings the generator up to date with the properties, once all key frames of before are out; whether it has a
+    /// new reference. Only the first reference must succeed.
+    fn refresh(
+        &self,
+        worker: &mut Worker,
+        slot: &Mailbox<Job<Begun>>,
+        epoch: u64,
+    ) -> Result<bool, gst::FlowError> {
+        let tuning = self.settings().tuning;
         let next = self.state().as_mut().and_then(|state| state.next_reference.take());
+        let tuned = worker.tuning == Some(tuning);
+        if !tuned || next.is_some() {
+            self.drain(worker, slot, epoch);
+        }
+        let Some(animator) = &mut worker.animator else { return Ok(false) };
+        if !tuned {
+            worker.tuning = Some(tuning);
+            if let Err(err) = guarded(|| animator.tune(&tuning)) {
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
+            }
+        }
         let Some((picture, path)) = next else { return Ok(false) };
         let set = guarded(|| animator.set_reference(&picture).map_err(|err| describe(&err)));
         let mut guard = self.state();

@@ -41,6 +41,23 @@ pub enum ContextMode {
     Recompute,
 }
 
+/// In which order denoising steps are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstLcmAnimateSchedule")]
+#[repr(i32)]
+pub enum Schedule {
+    /// All steps of a key frame, then the next key frame.
+    #[default]
+    #[enum_value(name = "One key frame after the other: the least delay", nick = "sequential")]
+    Sequential,
+    /// The steps of successive key frames as one batch.
+    #[enum_value(
+        name = "Steps of successive key frames as one batch: the most key frames, which come steps - 1 key poses later",
+        nick = "pipelined"
+    )]
+    Pipelined,
+}
+
 /// Number format of the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "GstLcmAnimateDtype")]
@@ -54,8 +71,14 @@ pub enum Dtype {
     #[enum_value(name = "float32", nick = "f32")]
     F32,
     /// 16 bits.
-    #[enum_value(name = "bfloat16 for convolutions and matrix products", nick = "bf16")]
+    #[enum_value(
+        name = "bfloat16: all of the networks on CUDA, convolutions and products on a CPU",
+        nick = "bf16"
+    )]
     Bf16,
+    /// 16 bits, on CUDA devices only.
+    #[enum_value(name = "float16, on CUDA devices only", nick = "f16")]
+    F16,
 }
 
 impl Dtype {
@@ -64,6 +87,7 @@ impl Dtype {
             Self::Auto => "auto",
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
@@ -77,7 +101,9 @@ pub(crate) use settings::properties;
 
 /// Registers the element.
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    for enumeration in [Leaky::static_type(), ContextMode::static_type(), Dtype::static_type()] {
+    for enumeration in
+        [Leaky::static_type(), ContextMode::static_type(), Schedule::static_type(), Dtype::static_type()]
+    {
         enumeration.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "lcmanimate", gst::Rank::NONE, LcmAnimate::static_type())

@@ -1,7 +1,7 @@
 //! Properties of `lcmanimate`.
 use gst::{glib, prelude::*};
 
-use super::{Dtype, Leaky};
+use super::{Dtype, Leaky, Schedule};
 use crate::models::{EMBEDDED, Tuning};
 
 /// Value of a number property that stands for the model's default.
@@ -15,6 +15,7 @@ pub struct Settings {
     pub tuning: Tuning,
     pub device: String,
     pub dtype: Dtype,
+    pub schedule: Schedule,
     pub leaky: Leaky,
 }
 
@@ -26,6 +27,7 @@ impl Default for Settings {
             tuning: Tuning::default(),
             device: "auto".into(),
             dtype: Dtype::default(),
+            schedule: Schedule::default(),
             leaky: Leaky::default(),
         }
     }
@@ -60,6 +62,7 @@ impl Settings {
             "seed" => self.tuning.seed = value.get()?,
             "context-mode" => self.tuning.context_mode = value.get()?,
             "dtype" => self.dtype = value.get()?,
+            "schedule" => self.schedule = value.get()?,
             "leaky" => self.leaky = value.get()?,
             _ => {}
         }
@@ -85,6 +88,7 @@ impl Settings {
             "seed" => tuning.seed.to_value(),
             "context-mode" => tuning.context_mode.to_value(),
             "dtype" => self.dtype.to_value(),
+            "schedule" => self.schedule.to_value(),
             "leaky" => self.leaky.to_value(),
             _ => return None,
         })
@@ -151,6 +155,11 @@ pub fn properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("dtype", default.dtype)
             .nick("Number format")
             .blurb("Number format of the networks")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("schedule", default.schedule)
+            .nick("Schedule")
+            .blurb("In which order denoising steps are made")
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("leaky", default.leaky)

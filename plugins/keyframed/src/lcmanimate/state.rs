@@ -1,5 +1,6 @@
 //! What `lcmanimate` remembers while it runs.
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::Arc,
     thread::ThreadId,
@@ -8,10 +9,10 @@ use std::{
 
 use keyframed_engine::{Frame, Mailbox, Policy, rate::Capacity};
 
-use super::job::{Begun, Job, Pose};
+use super::job::{Begun, Job, Pose, Taken};
 use crate::{
     loading::Loading,
-    models::{Animator, OpenModel},
+    models::{Animator, OpenModel, Tuning},
 };
 
 /// Longest latency that is declared. A machine that needs longer for a key frame shows it late rather than
@@ -141,6 +142,27 @@ pub struct Worker {
     pub animator: Option<Box<dyn Animator>>,
     /// Epoch of the last job.
     pub epoch: u64,
+    /// What the animator was last told, used or refused.
+    pub tuning: Option<Tuning>,
+    /// Key poses whose key frames have not come out of the animator, oldest first.
+    pub taken: VecDeque<Taken>,
+}
+
+impl Worker {
+    /// Without networks yet.
+    pub fn new(arriving: Loading<Box<dyn Animator>>) -> Self {
+        Self { arriving: Some(arriving), animator: None, epoch: 0, tuning: None, taken: VecDeque::new() }
+    }
+
+    /// Gives up the key frames that are on their way, and says how many. The animator sees no earlier ones either.
+    pub fn forget(&mut self) -> u64 {
+        if let Some(animator) = &mut self.animator {
+            animator.reset();
+        }
+        let lost = self.taken.len();
+        self.taken.clear();
+        u64::try_from(lost).unwrap_or(u64::MAX)
+    }
 }
 
 impl State {

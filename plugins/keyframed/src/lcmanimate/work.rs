@@ -10,7 +10,7 @@ use keyframed_engine::Frame;
 
 use super::{
     imp::{CAT, LcmAnimate},
-    job::{Begun, Job},
+    job::{Begun, Job, Taken},
 };
 use crate::{load, models::describe, video::write_frame};
 
@@ -90,7 +90,7 @@ impl LcmAnimate {
         if self.is_stale(epoch) {
             return Ok(());
         }
-        let Begun { half, buffer, since, took, disturbs } = begun;
+        let Begun { half, pose: Taken { buffer, since, disturbs }, took } = begun;
         let started = Instant::now();
         let made = half.and_then(|half| guarded(|| half.finish().map_err(|err| describe(&err))));
         let halves = [took, started.elapsed()];

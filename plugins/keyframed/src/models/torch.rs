@@ -3,11 +3,11 @@ use std::path::PathBuf;
 
 use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Nanos, Unfinished};
 use keyframed_models::{
-    FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
+    FilmInterpolator, LcmGenerator, ModelDir, ModelError, PipelinedGenerator, Placement, Settings,
     device::{Work, share},
 };
 
-use crate::lcmanimate::ContextMode;
+use crate::lcmanimate::{ContextMode, Schedule};
 
 use super::{Animator, LoadResult, OpenModel, Tuning, describe};
 
@@ -51,16 +51,37 @@ impl OpenModel for Opened {
         self.0.dir().join("avatars")
     }
 
-    fn load(&self, tuning: &Tuning, device: &str, dtype: &str) -> LoadResult<Box<dyn Animator>> {
+    fn check(&self, tuning: &Tuning, schedule: Schedule) -> LoadResult<()> {
+        match schedule {
+            Schedule::Sequential => Ok(()),
+            Schedule::Pipelined => {
+                PipelinedGenerator::check(&self.0, &settings(&self.0, tuning)).map_err(|e| describe(&e))
+            }
+        }
+    }
+
+    fn load(
+        &self,
+        tuning: &Tuning,
+        device: &str,
+        dtype: &str,
+        schedule: Schedule,
+    ) -> LoadResult<Box<dyn Animator>> {
         let settings = settings(&self.0, tuning);
         let generator = LcmGenerator::new(&self.0, settings, placement(device, dtype, Work::KeyFrames)?);
-        Ok(Box::new(Lcm(generator.map_err(|e| describe(&e))?)))
+        let generator = generator.map_err(|e| describe(&e))?;
+        Ok(match schedule {
+            Schedule::Sequential => Box::new(Lcm(generator)),
+            Schedule::Pipelined => {
+                Box::new(Pipelined(PipelinedGenerator::new(generator).map_err(|e| describe(&e))?))
+            }
+        })
     }
 }
 
 fn placement(device: &str, dtype: &str, work: Work) -> LoadResult<Placement> {
-    let device = device.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
-    let dtype = dtype.parse().map_err(|e: keyframed_models::ModelError| describe(&e))?;
+    let device = device.parse().map_err(|e: ModelError| describe(&e))?;
+    let dtype = dtype.parse().map_err(|e: ModelError| describe(&e))?;
     Ok(Placement { device, dtype, threads: Some(share(work)) })
 }
 
@@ -80,6 +101,7 @@ fn settings(model: &ModelDir, tuning: &Tuning) -> Settings {
     }
 }
 
+/// One key frame after the other.
 struct Lcm(LcmGenerator);
 
 impl Animator for Lcm {
@@ -87,18 +109,51 @@ impl Animator for Lcm {
         let settings = settings(self.0.model(), tuning);
         if settings == *self.0.settings() { Ok(()) } else { self.0.set(settings).map_err(|e| describe(&e)) }
     }
-}
 
-impl KeyframeGenerator for Lcm {
     fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError> {
         self.0.set_reference(reference)
     }
 
-    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Unfinished, GenerateError> {
-        self.0.begin(pose, pts)
+    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Unfinished>, GenerateError> {
+        self.0.begin(pose, pts).map(Some)
+    }
+
+    fn begin_rest(&mut self) -> Result<Option<Unfinished>, GenerateError> {
+        Ok(None)
     }
 
     fn reset(&mut self) {
         self.0.reset();
     }
+}
+
+/// As many side by side as there are steps.
+struct Pipelined(PipelinedGenerator);
+
+impl Animator for Pipelined {
+    fn tune(&mut self, tuning: &Tuning) -> LoadResult<()> {
+        let settings = settings(self.0.generator().model(), tuning);
+        let same = settings == *self.0.generator().settings();
+        if same { Ok(()) } else { self.0.set(settings).map_err(|e| describe(&e)) }
+    }
+
+    fn set_reference(&mut self, reference: &Frame) -> Result<(), GenerateError> {
+        self.0.set_reference(reference).map_err(failed)
+    }
+
+    fn begin(&mut self, pose: &Frame, pts: Nanos) -> Result<Option<Unfinished>, GenerateError> {
+        self.0.begin(pose, pts).map_err(failed)
+    }
+
+    fn begin_rest(&mut self) -> Result<Option<Unfinished>, GenerateError> {
+        self.0.begin_rest().map_err(failed)
+    }
+
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+fn failed(error: ModelError) -> GenerateError {
+    GenerateError::Failed(Box::new(error))
 }
