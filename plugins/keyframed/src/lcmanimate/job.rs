@@ -31,6 +31,8 @@ pub struct Begun {
     /// Whether a new reference was prepared first: this key frame and those that waited meanwhile say nothing about
     /// the usual latency.
     pub disturbs: bool,
+    /// By which settings it is made; see [`Worker`](super::state::Worker).
+    pub costs: u64,
 }
 
 /// The unit that a thread takes. In time order: `before`, `work`, `after`.

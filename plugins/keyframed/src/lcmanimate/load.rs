@@ -27,7 +27,7 @@ impl LcmAnimate {
         let arriving = self.load(model.clone())?;
         let state = State::new(model, Some(reference));
         let (mailbox, slot) = (state.mailbox.clone(), state.slot.clone());
-        let worker = Worker { arriving: Some(arriving), animator: None, epoch: 0 };
+        let worker = Worker { arriving: Some(arriving), animator: None, epoch: 0, tuned: None, costs: 0 };
         let maker = Maker::start(self, worker, mailbox, slot).map_err(|err| {
             gst::error_msg!(gst::CoreError::Thread, ("Cannot start the thread that makes key frames: {err}"))
         })?;

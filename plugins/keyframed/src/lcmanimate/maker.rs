@@ -18,8 +18,11 @@ use super::{
 };
 use crate::{
     models::{Animator, Tuning, describe},
-    params,
+    params, priority,
 };
+
+/// How much the thread gives way to the output.
+const GIVES_WAY: i32 = 5;
 
 /// Properties that the event `keyframed-params` sets.
 pub(super) const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
@@ -39,6 +42,7 @@ impl Maker {
     ) -> io::Result<Self> {
         let element = element.downgrade();
         let run = move || {
+            priority::give_way(GIVES_WAY);
             while slot.await_room(|job| job.work.is_none()).is_ok()
                 && let Some(job) = mailbox.recv()
                 && let Some(element) = element.upgrade()
@@ -104,8 +108,17 @@ impl LcmAnimate {
             return Ok(None);
         }
         let tuning = self.settings().tuning;
-        let Worker { animator: Some(animator), epoch: last, .. } = worker else { return Ok(None) };
-        let disturbs = self.refresh(animator.as_mut(), &tuning)?;
+        let Worker { animator: Some(animator), epoch: last, tuned, costs, .. } = worker else {
+            return Ok(None);
+        };
+        if self.tune(animator.as_mut(), &tuning)
+            && tuned.replace(tuning).is_some_and(|old| !old.costs_as(&tuning))
+        {
+            // The key frame that is being finished is of the settings before: what is told upstream changes with the
+            // first that is not.
+            *costs += 1;
+        }
+        let disturbs = self.refresh(animator.as_mut())?;
         if std::mem::replace(last, epoch) != epoch {
             animator.reset();
         }
@@ -117,7 +130,7 @@ impl LcmAnimate {
         if let Some(state) = self.state().as_mut() {
             state.counts.busy += took;
         }
-        Ok(Some(Begun { half, buffer, since, took, disturbs }))
+        Ok(Some(Begun { half, buffer, since, took, disturbs, costs: *costs }))
     }
 
     /// Waits until the model is there.
@@ -139,12 +152,17 @@ impl LcmAnimate {
         Ok(())
     }
 
-    /// Brings the generator up to date with the properties; whether it has a new reference. Only the first reference
-    /// must succeed.
-    fn refresh(&self, animator: &mut dyn Animator, tuning: &Tuning) -> Result<bool, gst::FlowError> {
-        if let Err(err) = guarded(|| animator.tune(tuning)) {
+    /// Brings the generator up to date with the properties, if it can take them.
+    fn tune(&self, animator: &mut dyn Animator, tuning: &Tuning) -> bool {
+        let tuned = guarded(|| animator.tune(tuning));
+        if let Err(err) = &tuned {
             gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
         }
+        tuned.is_ok()
+    }
+
+    /// Gives the generator the new reference, if there is one; whether it has taken it. Only the first must succeed.
+    fn refresh(&self, animator: &mut dyn Animator) -> Result<bool, gst::FlowError> {
         let next = self.state().as_mut().and_then(|state| state.next_reference.take());
         let Some((picture, path)) = next else { return Ok(false) };
         let set = guarded(|| animator.set_reference(&picture).map_err(|err| describe(&err)));
