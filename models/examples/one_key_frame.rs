@@ -70,7 +70,6 @@ fn key_frame(model: &ModelDir, stack: &Stack, frames: i64) -> Result<BTreeMap<St
         windows: &windows,
         guidance: 1.0,
         controlnet_scale: 1.0,
-        place: None,
     };
     let mut tensors = BTreeMap::new();
     let mut latents = &noise[0] * scheduler.init_noise_sigma();

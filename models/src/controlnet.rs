@@ -55,33 +55,6 @@ pub struct ControlNetResiduals {
     pub mid: Tensor,
 }
 
-/// Residuals as the U-Net gets them: it needs them only behind its way down.
-pub enum Steering<'a> {
-    /// None.
-    Off,
-    /// They are there.
-    Ready(&'a ControlNetResiduals),
-    /// They are being made; the call waits for them.
-    Coming(Box<dyn FnOnce() -> Result<ControlNetResiduals> + 'a>),
-}
-
-impl Steering<'_> {
-    /// Waits for what is coming, and keeps it in `kept`.
-    pub(crate) fn residuals<'k>(
-        self,
-        kept: &'k mut Option<ControlNetResiduals>,
-    ) -> Result<Option<&'k ControlNetResiduals>>
-    where
-        Self: 'k,
-    {
-        Ok(match self {
-            Self::Off => None,
-            Self::Ready(residuals) => Some(residuals),
-            Self::Coming(wait) => Some(kept.insert(wait()?)),
-        })
-    }
-}
-
 impl ControlNetResiduals {
     pub(crate) fn added_to_skips(&self, skips: Vec<Tensor>) -> Result<Vec<Tensor>> {
         if skips.len() != self.down.len() {

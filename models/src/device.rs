@@ -174,9 +174,9 @@ impl Place {
         self.device == Device::Cpu && !self.reduced
     }
 
-    /// Whether other work can go on beside an operation.
-    pub fn leaves_a_core(&self) -> bool {
-        self.device == Device::Cpu && self.threads < cores()
+    /// The same with half the threads, for what runs beside.
+    pub fn beside(&self) -> Self {
+        Self { threads: (self.threads / 2).max(1), ..*self }
     }
 
     /// Threads of one operation.
@@ -201,20 +201,21 @@ pub struct Running {
 /// Work that runs beside other work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Key frames, which take most of the time.
+    /// Key frames, which take most of the time. While one is denoised, the one before is decoded on
+    /// [half as many threads](Place::beside).
     KeyFrames,
     /// In-betweens, beside them.
     InBetweens,
 }
 
-/// Threads for `work` while the other kind runs, too. Two pools that together have more threads than there are
-/// cores wait for each other at the end of every operation: on two cores that costs a factor of two.
+/// Threads for `work` while the other kind runs, too. Pools that together have more threads than there are cores
+/// wait for each other at the end of every operation: on two cores that costs a factor of two. Pools of one thread
+/// wait for nobody.
 pub fn share(work: Work) -> usize {
     let cores = cores();
-    let beside = (cores / 4).max(1);
     match work {
-        Work::KeyFrames => cores.saturating_sub(beside).max(1),
-        Work::InBetweens => beside,
+        Work::KeyFrames => (cores / 2).max(1),
+        Work::InBetweens => (cores / 4).max(1),
     }
 }
 

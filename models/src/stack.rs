@@ -5,7 +5,7 @@ use crate::{
     autoencoder::{Autoencoder, AutoencoderConfig},
     checkpoint::{ModelDir, Role},
     clip::{ClipText, ClipTextConfig},
-    controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals, Steering},
+    controlnet::{ControlNet, ControlNetConfig, ControlNetResiduals},
     device::Place,
     error::{ModelError, Result},
     nn::Memory,
@@ -157,86 +157,18 @@ impl Stack {
         guided: bool,
         memory: Option<&Memory>,
     ) -> Result<Tensor> {
-        self.steered(latents, t, Steering::Ready(residuals), bank, guided, memory)
-    }
-
-    fn steered(
-        &self,
-        latents: &Tensor,
-        t: i64,
-        steering: Steering,
-        bank: &ProjectedBank,
-        guided: bool,
-        memory: Option<&Memory>,
-    ) -> Result<Tensor> {
         let (t, bank) = (self.timestep(t), Reference::projected(bank));
         let Text { conditional, unconditional } = &self.text;
         if !guided {
-            return self.unet.forward_after(latents, &t, conditional, steering, Some(&bank), memory);
+            return self.unet.forward_after(latents, &t, conditional, Some(residuals), Some(&bank), memory);
         }
         let latents = Tensor::cat(&[latents, latents], 0);
         let text = Tensor::cat(&[unconditional, conditional], 0);
-        self.unet.forward_after(&latents, &t, &text, steering, Some(&bank.after(1)), memory)
-    }
-
-    /// [`Stack::residuals`] and [`Stack::predict`] in one: where `place` leaves a core free, the ControlNet runs
-    /// on it beside the U-Net's way down, which does not need it yet.
-    ///
-    /// # Errors
-    /// As theirs.
-    #[expect(clippy::too_many_arguments, reason = "those of both")]
-    pub fn step(
-        &self,
-        latents: &Tensor,
-        t: i64,
-        embedded: &Tensor,
-        scale: f64,
-        bank: &ProjectedBank,
-        guided: bool,
-        memory: Option<&Memory>,
-        place: Option<Place>,
-    ) -> Result<Tensor> {
-        let Some(place) = place.filter(Place::leaves_a_core) else {
-            let residuals = self.residuals(latents, t, embedded, scale)?;
-            return self.predict(latents, t, &residuals, bank, guided, memory);
-        };
-        let poses = Poses { stack: self, latents, embedded };
-        std::thread::scope(|scope| {
-            let run = move || {
-                let _running = place.enter();
-                poses.residuals(t, scale)
-            };
-            let thread = std::thread::Builder::new().name("controlnet".into()).spawn_scoped(scope, run);
-            let thread =
-                thread.map_err(|e| ModelError::Input(format!("no thread for the ControlNet: {e}")))?;
-            let coming = || {
-                let made = thread.join();
-                made.unwrap_or_else(|_| Err(ModelError::Input("the ControlNet panicked".into())))
-            };
-            self.steered(latents, t, Steering::Coming(Box::new(coming)), bank, guided, memory)
-        })
+        self.unet.forward_after(&latents, &t, &text, Some(residuals), Some(&bank.after(1)), memory)
     }
 
     fn timestep(&self, t: i64) -> Tensor {
         Tensor::from_slice(&[t]).to_device(self.device)
-    }
-}
-
-/// What the ControlNet reads, for another thread.
-#[derive(Clone, Copy)]
-struct Poses<'a> {
-    stack: &'a Stack,
-    latents: &'a Tensor,
-    embedded: &'a Tensor,
-}
-
-// SAFETY: libtorch's tensors may be read by several threads at once, which is all that a forward pass does with
-// weights and inputs; nothing can change them while they are borrowed here.
-unsafe impl Send for Poses<'_> {}
-
-impl Poses<'_> {
-    fn residuals(self, t: i64, scale: f64) -> Result<ControlNetResiduals> {
-        self.stack.residuals(self.latents, t, self.embedded, scale)
     }
 }
 

@@ -100,7 +100,6 @@ impl Case {
             windows: &windows(&self.facts, latents.size()[2]),
             guidance: self.guidance,
             controlnet_scale: self.facts["conditioning_scale"].as_f64().unwrap(),
-            place: None,
         };
         for index in 0..scheduler.timesteps().len() {
             let raw = sampling.predict(&latents, index, None).unwrap();

@@ -6,8 +6,8 @@ mod tiny;
 use common::{assert_close, error, goldens, metadata, parsed, tensors, timestep, unet};
 use keyframed_engine::{Frame, KeyframeGenerator, Unfinished};
 use keyframed_models::{
-    ContextMode, LcmGenerator, ModelDir, ModelError, Placement, Settings, UNet, UNetConfig,
-    controlnet::Steering, nn::FrameStates, nn::Memory,
+    ContextMode, LcmGenerator, ModelDir, ModelError, Placement, Settings, UNet, UNetConfig, nn::FrameStates,
+    nn::Memory,
 };
 use tch::Tensor;
 use tiny::Tiny;
@@ -18,7 +18,7 @@ const STEP: f64 = 1e-4;
 /// Every frame of the window alone on the states of those before it, which the whole window left.
 fn compare(unet: &UNet, sample: &Tensor, t: &Tensor, text: &Tensor) {
     let run = |frames: &Tensor, memory: &Memory| {
-        unet.forward_after(frames, t, text, Steering::Off, None, Some(memory)).unwrap()
+        unet.forward_after(frames, t, text, None, None, Some(memory)).unwrap()
     };
     let frames = sample.size()[2];
     let plain = unet.forward(sample, t, text, None, None).unwrap();
@@ -69,7 +69,7 @@ fn another_networks_context_is_refused() {
     let unet = unet(&folder, &config);
     tch::no_grad(|| {
         let run = |sample: &Tensor, memory: Memory| {
-            let made = unet.forward_after(sample, &t, text, Steering::Off, None, Some(&memory));
+            let made = unet.forward_after(sample, &t, text, None, None, Some(&memory));
             made.and_then(|_| memory.into_states(sample.size()[2]))
         };
         let states = run(sample, Memory::after([])).unwrap();

@@ -267,7 +267,6 @@ impl LcmGenerator {
             windows: &windows,
             guidance: self.settings.guidance_scale,
             controlnet_scale: 1.0,
-            place: Some(self.place),
         };
         let (mut new, mut states) = (&self.noise[0] * self.scheduler.init_noise_sigma(), vec![]);
         for index in 0..self.scheduler.timesteps().len() {
@@ -328,8 +327,14 @@ impl KeyframeGenerator for LcmGenerator {
     /// Up to clean latents; decoding them is the second half.
     fn begin(&mut self, pose: &Frame, _pts: Nanos) -> Result<Unfinished, GenerateError> {
         let latents = self.animate(pose)?;
-        let (vae, place) = (self.stack.vae.clone(), self.place);
+        let (vae, place) = (self.stack.vae.clone(), self.place.beside());
         Ok(Unfinished::new(move || picture_of(&vae, place, &latents).map_err(failed)))
+    }
+
+    /// Both halves on all threads.
+    fn generate(&mut self, pose: &Frame, _pts: Nanos) -> Result<Frame, GenerateError> {
+        let latents = self.animate(pose)?;
+        picture_of(&self.stack.vae, self.place, &latents).map_err(failed)
     }
 
     fn reset(&mut self) {

@@ -1,7 +1,6 @@
 //! Denoising a window or a whole clip, one step at a time.
 
 use crate::{
-    device::Place,
     error::{ModelError, Result},
     nn::Memory,
     reference::ProjectedBank,
@@ -26,8 +25,6 @@ pub struct Sampling<'a> {
     pub guidance: f64,
     /// Weight of the poses.
     pub controlnet_scale: f64,
-    /// Where it runs, if the networks may run beside each other.
-    pub place: Option<Place>,
 }
 
 impl Sampling<'_> {
@@ -51,7 +48,8 @@ impl Sampling<'_> {
             let frames = Tensor::from_slice(window).to_device(latents.device());
             let (own, poses) = (latents.index_select(2, &frames), self.embedded.index_select(0, &frames));
             let scale = self.controlnet_scale;
-            self.stack.step(&own, t, &poses, scale, bank, self.guided(), memory, self.place)
+            let residuals = self.stack.residuals(&own, t, &poses, scale)?;
+            self.stack.predict(&own, t, &residuals, bank, self.guided(), memory)
         };
         self.windows.iter().map(each).collect()
     }

@@ -7,7 +7,7 @@ mod config;
 pub use config::{BlockType, Heads, MotionConfig, UNetConfig};
 
 use crate::{
-    controlnet::{ControlNetResiduals, Steering},
+    controlnet::ControlNetResiduals,
     error::{ModelError, Result},
     nn::{
         Conv2d, DownBlock, GroupNorm, Memory, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps,
@@ -101,8 +101,7 @@ impl UNet {
         controlnet: Option<&ControlNetResiduals>,
         reference: Option<&Reference>,
     ) -> Result<Tensor> {
-        let steering = controlnet.map_or(Steering::Off, Steering::Ready);
-        self.forward_after(sample, timestep, text, steering, reference, None)
+        self.forward_after(sample, timestep, text, controlnet, reference, None)
     }
 
     /// As [`UNet::forward`], for frames that stand behind those in `memory` in one window. Memory and `sample`
@@ -115,7 +114,7 @@ impl UNet {
         sample: &Tensor,
         timestep: &Tensor,
         text: &Tensor,
-        controlnet: Steering,
+        controlnet: Option<&ControlNetResiduals>,
         reference: Option<&Reference>,
         memory: Option<&Memory>,
     ) -> Result<Tensor> {
@@ -140,14 +139,12 @@ impl UNet {
     }
 
     /// `[b·f, in, h, w]` → `[b·f, out, h, w]`.
-    fn run(&self, frames: &Tensor, controlnet: Steering, pass: &Pass) -> Result<Tensor> {
+    fn run(&self, frames: &Tensor, controlnet: Option<&ControlNetResiduals>, pass: &Pass) -> Result<Tensor> {
         let mut x = self.conv_in.forward(frames);
         let mut skips = vec![x.shallow_clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, pass);
         }
-        let mut kept = None;
-        let controlnet = controlnet.residuals(&mut kept)?;
         if let Some(residuals) = controlnet {
             skips = residuals.added_to_skips(skips)?;
         }
