@@ -39,12 +39,11 @@ impl Feed {
     }
 }
 
-/// Plays a feed; outputs, when they left, and how many key frames there were by then.
-fn play(
-    feed: &Feed,
-    pacer: &mut Pacer<Nanos>,
-    asleep: std::ops::Range<Nanos>,
-) -> (Vec<(Nanos, Output<Nanos>, usize)>, Vec<Nanos>) {
+/// An output, when it left, and how many key frames there were by then.
+type Sent = (Nanos, Output<Nanos>, usize);
+
+/// Plays a feed; what was sent, and the key frames.
+fn play(feed: &Feed, pacer: &mut Pacer<Nanos>, asleep: std::ops::Range<Nanos>) -> (Vec<Sent>, Vec<Nanos>) {
     let (mut sent, mut keys) = (Vec::new(), Vec::new());
     for now in (START..START + 20 * SECOND).step_by(MS as usize) {
         if let Some(pts) = feed.at(now) {
