@@ -14,6 +14,11 @@ use gst::{
 };
 
 /// How much the animation's threads give way. libtorch's threads do as those that they are started from.
+///
+/// The plugin's own threads give way by more, relative to whoever starts them. Where the process is at 0, that makes:
+/// relay, control, encoders and the output's task 0; sources, selection and the second half of a key frame 5; its first
+/// half, thread `lcm-make`, started by whoever starts the pipeline, 5 too; FILM, thread `film`, started from a task of
+/// the animation, 15. Without this, as in `gst-launch-1.0`: `lcm-make` 5, `film` 10, all else 0.
 const NICENESS: libc::c_int = 5;
 
 /// The element (by its type) whose task sends a frame a tick, by the clock: it must be as punctual as the relay.

@@ -33,6 +33,7 @@ pub mod pose;
 pub mod rate;
 pub mod relay;
 pub mod select;
+mod stretch;
 pub mod thumbnail;
 pub mod timeline;
 pub mod warp;

@@ -10,6 +10,7 @@ use crate::{
     grid::{Grid, Rate},
     interpolate::Rung,
     ladder::{Ladder, LadderConfig},
+    stretch::Stretch,
 };
 
 /// Settings of a [`Pacer`].
@@ -66,7 +67,8 @@ pub enum Picture<F> {
 pub struct Output<F> {
     /// Number of the tick on the grid; ascending, with gaps only where ticks were dropped after a stall.
     pub index: u64,
-    /// Its time, on the grid: the time of the input that it shows, not of its emission.
+    /// Its time, on the grid: the time of the input that it shows (moved, after a jump of the input's timestamps), not
+    /// of its emission.
     pub pts: Nanos,
     /// Time to the next tick.
     pub duration: Nanos,
@@ -95,6 +97,10 @@ pub enum Poll<F> {
 ///
 /// The grid starts at the first key frame and never moves. After a stall the ticks that were missed are dropped and
 /// the latest due one is emitted, once, marked late: no fast-forward, no burst.
+///
+/// Timestamps of the input may jump, back or ahead, by more than the latency and a second. The grid goes on; the key
+/// frame is shown from the next tick on, whatever waited is dropped, and what follows it plays at its own pace from
+/// there.
 #[derive(Debug)]
 pub struct Pacer<F> {
     config: PaceConfig,
@@ -106,8 +112,12 @@ pub struct Pacer<F> {
     started: bool,
     /// Key frames in time order: the front one is on show, the others wait.
     keys: VecDeque<Key<F>>,
-    /// Time of the last key frame accepted.
+    /// Input time of the last key frame accepted.
     last: Nanos,
+    /// Where input times lie in the output.
+    stretch: Stretch,
+    /// Whether that stretch has begun since the last tick.
+    fresh: bool,
     /// Number of ticks in all, once the end is known.
     count: Option<u64>,
     ladder: Ladder,
@@ -115,6 +125,7 @@ pub struct Pacer<F> {
     latencies: Latencies,
 }
 
+/// Times are those of the output.
 #[derive(Debug)]
 struct Key<F> {
     pts: Nanos,
@@ -142,6 +153,8 @@ impl<F: Clone> Pacer<F> {
             started: false,
             keys: VecDeque::new(),
             last: 0,
+            stretch: Stretch::default(),
+            fresh: false,
             count: None,
             ladder: Ladder::new(config.ladder),
             counters: Counters::default(),
@@ -150,16 +163,18 @@ impl<F: Clone> Pacer<F> {
     }
 
     /// A key frame has come. If too many wait, it takes the place of the newest waiting one: the one being
-    /// approached stays, so that motion does not jump.
+    /// approached stays, so that motion does not jump. Answers its time in the output, which differs from its own
+    /// after a jump.
     ///
     /// # Errors
-    /// [`EngineError::OutOfOrder`] if it does not come after the last; [`EngineError::Ended`] after
-    /// [`finish`](Self::finish). The key frame is dropped and counted so.
-    pub fn key(&mut self, key: Timed<F>) -> Result<(), EngineError> {
+    /// [`EngineError::OutOfOrder`] if it does not come after the last, but not by so much that it is a jump;
+    /// [`EngineError::Ended`] after [`finish`](Self::finish). The key frame is dropped and counted so.
+    pub fn key(&mut self, key: Timed<F>) -> Result<Nanos, EngineError> {
         self.counters.generated += 1;
+        let jumps = self.jumps_back(key.pts) || self.jumps_ahead(key.pts);
         let refused = match self.keys.back() {
             _ if self.count.is_some() => Some(EngineError::Ended),
-            Some(_) if key.pts <= self.last => {
+            Some(_) if key.pts <= self.last && !jumps => {
                 Some(EngineError::OutOfOrder { pts: key.pts, last: self.last })
             }
             _ => None,
@@ -168,19 +183,30 @@ impl<F: Clone> Pacer<F> {
             self.counters.dropped += 1;
             return Err(error);
         }
-        self.grid.get_or_insert(Grid::new(self.config.rate, key.pts));
+        let present = self.grid.get_or_insert(Grid::new(self.config.rate, key.pts)).pts(self.next);
+        if jumps {
+            self.begin_stretch(key.pts, present);
+        }
+        let at = self.stretch.place(key.pts);
+        self.stretch.came(at, present);
         self.last = key.pts;
-        self.keys.push_back(Key { pts: key.pts, held: key.pts, shown: key.pts, item: key.item });
+        let pts = if jumps { present } else { at };
+        self.keys.push_back(Key { pts, held: at, shown: at, item: key.item });
         while self.keys.len() > 1 + self.config.max_queued {
             let _replaced = self.keys.remove(self.keys.len() - 2);
             self.counters.dropped += 1;
         }
-        Ok(())
+        Ok(at)
     }
 
     /// The newest key frame is valid up to `until`: its picture repeats, and interpolation starts there. A time
-    /// before that, or no key frame yet, means nothing; a key frame that comes before `until` ends the hold.
+    /// before that, or no key frame yet, means nothing, nor does one after a jump ahead; a key frame that comes before
+    /// `until` ends the hold.
     pub fn hold(&mut self, until: Nanos) {
+        if self.jumps_ahead(until) {
+            return;
+        }
+        let until = self.stretch.place(until);
         if let Some(key) = self.keys.back_mut() {
             key.held = key.held.max(until);
             key.shown = key.shown.max(until);
@@ -189,8 +215,28 @@ impl<F: Clone> Pacer<F> {
 
     /// No more key frames; the input ended at `end`. Ticks before it are still emitted, each at its time.
     pub fn finish(&mut self, end: Nanos) {
+        let newest = self.keys.back().map_or(0, |newest| newest.held);
+        // An end that has jumped without a key frame says nothing.
+        let end = if self.jumps_ahead(end) { newest } else { self.stretch.place(end).max(newest) };
         let anchor = self.grid.map_or(end, |g| g.anchor());
         self.count.get_or_insert(self.config.rate.count(end.saturating_sub(anchor)));
+    }
+
+    /// Goes on at another rate: its grid starts with the next tick, counted from 0, and all key frames stay. The
+    /// ladder starts anew with that budget for an in-between.
+    pub fn set_rate(&mut self, rate: Rate, budget: Nanos) {
+        self.config.rate = rate;
+        self.config.ladder.budget = budget;
+        self.ladder = Ladder::new(self.config.ladder);
+        if let Some(grid) = &mut self.grid {
+            *grid = Grid::new(rate, grid.pts(self.next));
+            self.next = 0;
+        }
+    }
+
+    /// The pictures of the key frame on show and of those that wait.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut F> {
+        self.keys.iter_mut().map(|key| &mut key.item)
     }
 
     /// What to do at `now`.
@@ -214,6 +260,7 @@ impl<F: Clone> Pacer<F> {
         }
         self.counters.late += u64::from(late);
         self.started = true;
+        self.settle(&grid, index);
         self.next = index + 1;
         match self.show(&grid, index, now) {
             Some((picture, slot)) => {
@@ -310,8 +357,51 @@ impl<F: Clone> Pacer<F> {
         self.started = false;
         self.keys.clear();
         self.last = 0;
+        (self.stretch, self.fresh) = (Stretch::default(), false);
         self.count = None;
         self.ladder.reset();
+    }
+
+    /// How far timestamps may be off before they belong to another stretch: a key frame may wait for as long as the
+    /// latency.
+    fn slack(&self) -> Nanos {
+        self.config.latency.saturating_add(SECOND)
+    }
+
+    /// Whether a time of the input lies far before what is known.
+    fn jumps_back(&self, time: Nanos) -> bool {
+        self.keys.back().is_some_and(|newest| self.stretch.jumps_back(time, newest.held, self.slack()))
+    }
+
+    /// Whether a time of the input lies far after what is known and after the next tick: in the future.
+    fn jumps_ahead(&self, time: Nanos) -> bool {
+        let Some((newest, grid)) = self.keys.back().zip(self.grid) else { return false };
+        self.stretch.jumps_ahead(time, newest.held.max(grid.pts(self.next)), self.slack())
+    }
+
+    /// Drops what waits, for a key frame at `pts` of the input. It is shown from the tick at `present` on and lies as
+    /// far behind it as the last one came ahead of its tick: so there is as much time for in-betweens as before.
+    fn begin_stretch(&mut self, pts: Nanos, present: Nanos) {
+        let unseen = self.keys.len() - usize::from(self.started && !self.fresh);
+        self.counters.dropped += unseen as u64;
+        self.keys.clear();
+        // While no tick passes nothing tells how early key frames come.
+        let lead = if self.started { self.stretch.lead() } else { Nanos::MAX };
+        self.stretch.begin(pts, present.saturating_add(lead.min(self.config.latency)));
+        self.fresh = true;
+    }
+
+    /// A stretch that has just begun does so with the tick that is emitted: those up to tick `index` are dropped.
+    fn settle(&mut self, grid: &Grid, index: u64) {
+        if std::mem::take(&mut self.fresh) && index > self.next {
+            let by = grid.pts(index) - grid.pts(self.next);
+            self.stretch.shift(by);
+            for key in &mut self.keys {
+                for time in [&mut key.pts, &mut key.held, &mut key.shown] {
+                    *time = time.saturating_add(by);
+                }
+            }
+        }
     }
 
     /// The picture for tick `index`, emitted at `now`.

@@ -27,6 +27,7 @@ mod loading;
 mod models;
 mod params;
 pub mod picture;
+mod priority;
 mod reference;
 mod video;
 

@@ -27,6 +27,15 @@ pub struct Tuning {
     pub seed: u64,
 }
 
+impl Tuning {
+    /// Whether a key frame costs the same by both. Guidance up to 1 is none.
+    pub fn costs_as(&self, other: &Self) -> bool {
+        let guided = |tuning: &Self| tuning.guidance_scale.map(|scale| scale > 1.0);
+        let rest = |tuning: &Self| Self { guidance_scale: None, seed: 0, ..*tuning };
+        guided(self) == guided(other) && rest(self) == rest(other)
+    }
+}
+
 /// A generator whose settings can change between two key frames. As an engine's `KeyframeGenerator`, but that a key
 /// frame may come out when later key poses have gone in.
 pub trait Animator: Send {

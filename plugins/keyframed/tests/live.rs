@@ -145,7 +145,8 @@ fn another_size_and_rate_of_poses_in_mid_stream() {
     let latency = live.h.query_latency().unwrap().mseconds();
     assert_eq!(latency, 620 + declared);
     // All of the time before the next tick has passed, whichever latency it was due by.
-    live.h.set_time(1000 * MS + 1000 * MS).unwrap();
+    let now = live.h.testclock().unwrap().time();
+    live.h.set_time(now + 3000 * MS).unwrap();
     let (_, first) = live.next();
     let from = first.pts().unwrap().mseconds() / 20;
     assert_eq!(first.pts(), Some(20 * from * MS), "on the old grid");

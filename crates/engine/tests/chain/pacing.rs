@@ -208,18 +208,57 @@ fn check_beat(
     Ok(())
 }
 
-/// The newest key frame at or before a tick is what it shows or starts from: the last good one, however old.
+/// What the pacer must have, by what it said where key frames lie.
+#[derive(Default)]
+struct Known {
+    /// Visible from, time of the input; of this stretch, or the one on show before it.
+    keys: Vec<(Nanos, Nanos)>,
+    /// Where the stretch lies.
+    offset: i128,
+    /// Whether the stretch began since the last output.
+    fresh: bool,
+}
+
+impl Known {
+    fn add(&mut self, key: &KeyFrame) {
+        let Some(at) = key.at else { return };
+        let offset = i128::from(at) - i128::from(key.pts);
+        if offset != self.offset {
+            *self = Self { keys: vec![], offset, fresh: true };
+        }
+        self.keys.push((at, key.pts));
+    }
+
+    /// A stretch begins with the output at `pts`, which should have been at `expected`.
+    fn settle(&mut self, pts: Nanos, expected: Nanos) {
+        if std::mem::take(&mut self.fresh) {
+            self.offset += i128::from(pts - expected);
+            self.keys.iter_mut().for_each(|key| key.0 += pts - expected);
+            self.keys[0].0 = pts;
+        }
+    }
+}
+
+/// The newest key frame at or before a tick is what it shows or starts from: the last good one, however old. After a
+/// jump it is the one that jumped.
 fn check_pictures(rate: Rate, log: &Log, sent: &[Sent]) -> Result<(), TestCaseError> {
     let snap = Grid::new(rate, 0).snap();
-    for (_, output, known) in sent {
-        let known = log.key_frames[..*known].iter().filter(|key| key.used).map(|key| key.pts);
-        let before = known.clone().filter(|pts| *pts <= output.pts + snap).max();
-        let after = known.filter(|pts| *pts > output.pts + snap).min();
+    let (mut known, mut came) = (Known::default(), 0);
+    let mut expected = log.key_frames.first().map_or(0, |key| key.pts);
+    for (_, output, count) in sent {
+        log.key_frames[came..*count].iter().for_each(|key| known.add(key));
+        came = *count;
+        known.settle(output.pts, expected);
+        expected = output.pts + output.duration;
+        let visible = known.keys.iter().take_while(|key| key.0 <= output.pts + snap).count();
+        let (before, after) = (known.keys[..visible].last(), known.keys.get(visible).map(|key| key.1));
         match output.picture {
-            Picture::Frame(key) => prop_assert!(Some(key) == before && key.abs_diff(output.pts) <= snap),
-            Picture::Repeat(key) => prop_assert_eq!(Some(key), before),
+            Picture::Frame(key) => {
+                prop_assert!(before.is_some_and(|b| b.1 == key && b.0.abs_diff(output.pts) <= snap))
+            }
+            Picture::Repeat(key) => prop_assert_eq!(Some(key), before.map(|b| b.1)),
             Picture::Between { a, b, t, rung } => {
-                prop_assert_eq!((Some(a), Some(b)), (before, after));
+                prop_assert_eq!((Some(a), Some(b)), (before.map(|b| b.1), after));
                 prop_assert!(t > 0.0 && t < 1.0 && rung != Rung::Repeat);
             }
         }

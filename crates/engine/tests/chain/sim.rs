@@ -75,8 +75,8 @@ pub struct KeyFrame {
     pub offered: Nanos,
     pub taken: Nanos,
     pub done: Nanos,
-    /// Whether the pacer had a use for it.
-    pub used: bool,
+    /// Where the pacer put it, if it had a use for it.
+    pub at: Option<Nanos>,
 }
 
 /// What the mailbox carries: a key pose, holds before it and after it.
@@ -181,12 +181,12 @@ impl Chain<'_> {
         }
         let (pts, offered) = job.pose?;
         let done = now + (self.service)(now).max(1);
-        Some((KeyFrame { pts, offered, taken: now, done, used: false }, job))
+        Some((KeyFrame { pts, offered, taken: now, done, at: None }, job))
     }
 
     /// A key frame is there.
     fn finish(&mut self, mut key_frame: KeyFrame, job: Job, capacity: &mut Capacity, log: &mut Log) {
-        key_frame.used = self.pacer.key(Timed::new(key_frame.pts, key_frame.pts)).is_ok();
+        key_frame.at = self.pacer.key(Timed::new(key_frame.pts, key_frame.pts)).ok();
         if let Some(until) = job.after {
             self.pacer.hold(until);
         }

@@ -17,6 +17,22 @@ pub struct OutCaps {
     pub rate: Rate,
 }
 
+impl OutCaps {
+    /// The same pictures at the rate of `other`.
+    pub fn at_rate_of(self: &Arc<Self>, other: &Arc<Self>) -> Arc<Self> {
+        let mut caps = self.caps.clone();
+        if let Some(structure) = caps.make_mut().structure_mut(0) {
+            structure.set("framerate", other.info.fps());
+        }
+        match gst_video::VideoInfo::from_caps(&caps) {
+            _ if caps == other.caps => other.clone(),
+            Ok(info) => Arc::new(Self { caps, info, rate: other.rate }),
+            // Their rate is all that was changed.
+            Err(_) => self.clone(),
+        }
+    }
+}
+
 /// What one pad can do, given what the peer of the other can: everything but the rate is the same on both.
 pub fn across(peer: &gst::Pad, towards_src: bool, filter: Option<&gst::CapsRef>) -> gst::Caps {
     let own = if towards_src { rgb_caps() } else { rgb_caps_with_rate() };

@@ -57,8 +57,19 @@
  * until it is there the flow warp is used (live) or the stream waits (offline). The serialized custom downstream
  * event `keyframed-params` sets those of the two that its structure has fields for, both at once when it comes, and
  * leaves before the next picture; those that wait for it leave as one, newer values winning. A field of the wrong
- * type or out of range is named in a warning, and then nothing of the event is used here. A new rate starts a new grid at the last key frame; a new size takes effect with its
- * first key frame, and pictures of different sizes are not mixed.
+ * type or out of range is named in a warning, and then nothing of the event is used here.
+ *
+ * A new rate takes effect with the next key frame and starts a new grid: live at the next tick, with the key frames
+ * that wait; offline at the last key frame. A new size takes effect with its first key frame, and pictures of
+ * different sizes are not mixed.
+ *
+ * Live, timestamps of the input may jump without a new segment, as when a camera starts anew: back, or into the
+ * future, by more than the latency and a second. The key frame is then shown from the next tick on, those that wait
+ * are dropped, and what follows plays at its own pace. Output timestamps go on without a gap, so from there on they
+ * are the input's plus an offset. Key frames that are out of order by less are not used.
+ *
+ * QoS events are passed upstream and change nothing here: the rung goes by what pictures cost and when they leave,
+ * and the latency is what `latency` says.
  *
  * |[
  * gst-launch-1.0 denseposetestsrc pattern=dance num-buffers=50 ! keyposeselect ! filminterpolate max-quality=warp ! video/x-raw,framerate=50/1 ! videoconvert ! autovideosink

@@ -1,11 +1,14 @@
 //! Live: a task on the source pad sends a picture a tick, by the pipeline's clock.
+use std::sync::Arc;
+
 use gst::{prelude::*, subclass::prelude::*};
 use keyframed_engine::{
-    Ahead, EngineError, Frame, LadderConfig, Nanos, PaceConfig, Pacer, Poll, Rung, SECOND, Timed,
+    Ahead, EngineError, Frame, LadderConfig, Nanos, PaceConfig, Pacer, Poll, Rung, SECOND,
     pace::{Output, Picture as Shown},
 };
 
 use super::{
+    caps::OutCaps,
     imp::{CAT, FilmInterpolate},
     output::Picture,
     state::{Key, Live, Mode, State},
@@ -27,36 +30,49 @@ enum Step {
 }
 
 impl State {
-    /// Starts a pacer with the rate of `key`, or hands out the one that runs at it.
+    /// Starts a pacer with the rate of `key`, or hands out the one that runs; at another rate it goes on at that.
     pub fn live_for(
         &mut self,
         key: &Key,
         best: Rung,
         latency: gst::ClockTime,
     ) -> Result<&mut Live, EngineError> {
-        let last = match &self.mode {
-            Mode::Live(live) if live.pacer.config().rate == key.out.rate => None,
-            Mode::Live(live) => Some(live.last.clone()),
-            _ => Some(None),
-        };
-        if let Some(last) = last {
-            self.retire();
-            let rate = key.out.rate;
-            let ladder = LadderConfig { best, budget: rate.period() * 4 / 5, calm: CALM };
-            // `tune` says below what they are.
-            let (latency, max_queued) = (0, PaceConfig::most_waiting(rate, 0));
-            let mut pacer = Pacer::new(PaceConfig { rate, latency, max_queued, ladder })?;
-            if let Some((pts, last)) = last {
-                pacer.key(Timed::new(pts, Key { out: key.out.clone(), ..last }))?;
+        let rate = key.out.rate;
+        let budget = rate.period() * 4 / 5;
+        match &mut self.mode {
+            Mode::Live(live) if live.pacer.config().rate == rate => {}
+            Mode::Live(_) => self.change_rate(&key.out, budget),
+            _ => {
+                self.retire();
+                let ladder = LadderConfig { best, budget, calm: CALM };
+                // `tune` says below what they are.
+                let (latency, max_queued) = (0, PaceConfig::most_waiting(rate, 0));
+                let pacer = Pacer::new(PaceConfig { rate, latency, max_queued, ladder })?;
+                let (ahead, stream) = (Ahead::new(self.costs), self.stream);
+                self.mode = Mode::Live(Box::new(Live { pacer, ahead, stream }));
             }
-            let (ahead, stream) = (Ahead::new(self.costs), self.stream);
-            self.mode = Mode::Live(Box::new(Live { pacer, ahead, stream, last: None }));
         }
         self.tune(latency);
         match &mut self.mode {
             Mode::Live(live) => Ok(live),
             _ => Err(EngineError::Ended),
         }
+    }
+
+    /// Lets the pacer go on at another rate, with the key frames that wait. What FILM has made is for ticks that do not
+    /// come any more.
+    fn change_rate(&mut self, out: &Arc<OutCaps>, budget: Nanos) {
+        let (counts, costs) = (self.ahead_counts(), self.costs());
+        let Mode::Live(live) = &mut self.mode else { return };
+        live.pacer.set_rate(out.rate, budget);
+        for key in live.pacer.items_mut() {
+            key.out = key.out.at_rate_of(out);
+        }
+        self.stream += 1;
+        (live.ahead, live.stream) = (Ahead::new(costs), self.stream);
+        self.past_ahead = counts;
+        // The next tick is due at another time.
+        self.wake();
     }
 }
 
@@ -143,7 +159,7 @@ impl FilmInterpolate {
         match live.pacer.poll(now) {
             Poll::Emit(output) => {
                 let film = live.film_for(now, &output);
-                // After a change of rate: an older tick of the new grid.
+                // After the end of a stream: an older tick of the next one.
                 let stale = output.pts < state.sent_until;
                 drop(guard);
                 // There is room for one more picture made ahead.

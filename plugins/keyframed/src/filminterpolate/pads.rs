@@ -185,15 +185,15 @@ impl FilmInterpolate {
         let mut guard = self.state();
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
         state.flow?;
-        state.end = state.end.max(end);
         state.buffers.0 += 1;
         let taken = if live {
             let best = state.best(Rung::from(settings.max_quality));
-            state.live_for(&key, best, settings.latency).and_then(|live| {
-                live.last = Some((time, key.clone()));
-                live.pacer.key(Timed::new(time, key))
-            })
+            let live = state.live_for(&key, best, settings.latency);
+            let taken = live.and_then(|live| live.pacer.key(Timed::new(time, key)));
+            // Timestamps may have jumped: the end is that of the last key frame which is shown.
+            taken.map(|_| state.end = end)
         } else {
+            state.end = state.end.max(end);
             state.offline_for(&key).and_then(|offline| offline.key(time, key))
         };
         drop(guard);
@@ -246,15 +246,19 @@ impl FilmInterpolate {
         let mut guard = self.state();
         let Some(state) = guard.as_mut() else { return };
         let Some(time) = state.running_time(position) else { return };
-        state.end = state.end.max(time + duration.nseconds());
+        let end = time + duration.nseconds();
         match &mut state.mode {
-            Mode::Undecided => {}
+            Mode::Undecided => state.end = state.end.max(end),
             Mode::Offline(offline) => {
+                state.end = state.end.max(end);
                 if let Err(err) = offline.timeline.hold(time) {
                     gst::warning!(CAT, imp = self, "GAP at {position} not used: {err}");
                 }
             }
-            Mode::Live(live) => live.pacer.hold(time),
+            Mode::Live(live) => {
+                state.end = end;
+                live.pacer.hold(time);
+            }
         }
     }
 

@@ -79,8 +79,6 @@ pub struct Live {
     pub ahead: Ahead<Frame>,
     /// Tells streams apart: what FILM makes for one is of no use in the next.
     pub stream: u64,
-    /// The last key frame and its running time: a new pacer starts with it.
-    pub last: Option<(Nanos, Key)>,
 }
 
 /// How the stream is driven; known with the first key frame.

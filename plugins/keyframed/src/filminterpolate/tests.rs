@@ -274,18 +274,17 @@ fn a_new_rate_in_mid_stream() {
     h.set_sink_caps_str("video/x-raw,framerate=50/1");
     key(&mut h, 160, 160);
     gate.allow(100);
-    // The new grid starts at the last key frame; 100, 120 and 140 lie between. What FILM was busy with is of no use.
-    eventually("the pair at the new rate", || stat(&h, "prepared") == 3);
-    assert_eq!(gate.lock().asked, 4);
-    // The task sleeps until the next tick of the old grid.
-    h.crank_single_clock_wait().unwrap();
+    // The new grid starts at the next tick, 40, and no key frame is lost. What FILM was busy with is of no use.
+    eventually("both pairs at the new rate", || stat(&h, "prepared") == 5);
+    assert_eq!(gate.lock().asked, 6);
     let mut seen = Vec::new();
     while seen.last().is_none_or(|(pts, _)| *pts < 160) {
         let (_, pts, grey) = tick(&mut h);
         seen.push((pts, grey));
     }
-    assert_eq!(seen, [(80, 80), (100, FILM), (120, FILM), (140, FILM), (160, 160)]);
-    assert_eq!(stat(&h, "film"), 3);
+    let film = |pts| (pts, FILM);
+    assert_eq!(seen, [film(40), film(60), (80, 80), film(100), film(120), film(140), (160, 160)]);
+    assert_eq!(stat(&h, "film"), 5);
 }
 
 #[test]

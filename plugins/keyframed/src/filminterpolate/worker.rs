@@ -16,6 +16,10 @@ use super::{
     imp::{CAT, FilmInterpolate},
     state::{Key, Mode, State},
 };
+use crate::priority;
+
+/// How much the thread gives way to all others: its pictures are the only ones that something else can stand in for.
+const GIVES_WAY: i32 = 10;
 
 /// The thread while it runs.
 pub struct Worker {
@@ -34,7 +38,7 @@ enum Todo {
 
 impl FilmInterpolate {
     /// Starts the thread unless it runs. It holds the element weakly between two turns. In a pipeline whose threads
-    /// give way it does so too, for it is started from one of them.
+    /// give way it does so even more, for it is started from one of them.
     pub(super) fn start_worker(&self) -> Result<(), gst::FlowError> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if worker.is_some() {
@@ -43,6 +47,7 @@ impl FilmInterpolate {
         let stop = Arc::new(AtomicBool::new(false));
         let (this, told) = (self.downgrade(), stop.clone());
         let run = move || {
+            priority::give_way(GIVES_WAY);
             while let Some(this) = this.upgrade() {
                 if !gst::panic_to_error!(&*this, false, { this.turn(&told) }) {
                     break;

@@ -27,6 +27,8 @@ pub struct Taken {
     /// Whether a new reference was prepared first: this key frame and those that waited meanwhile say nothing about
     /// the usual latency.
     pub disturbs: bool,
+    /// By which settings it is made; see [`Worker`](super::state::Worker).
+    pub costs: u64,
 }
 
 /// A key frame whose first half is made.

@@ -18,8 +18,11 @@ use super::{
 };
 use crate::{
     models::{Animator, describe},
-    params,
+    params, priority,
 };
+
+/// How much the thread gives way to the output.
+const GIVES_WAY: i32 = 5;
 
 /// Properties that the event `keyframed-params` sets.
 pub(super) const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
@@ -39,6 +42,7 @@ impl Maker {
     ) -> io::Result<Self> {
         let element = element.downgrade();
         let run = move || {
+            priority::give_way(GIVES_WAY);
             while slot.await_room(|job| job.work.is_none()).is_ok()
                 && let Some(job) = mailbox.recv()
                 && let Some(element) = element.upgrade()
@@ -166,7 +170,8 @@ impl LcmAnimate {
         }
         let disturbs = self.refresh(worker, slot, epoch)?;
         let Pose { frame, buffer, time, since } = pose;
-        worker.taken.push_back(Taken { buffer, since, disturbs });
+        let costs = worker.costs;
+        worker.taken.push_back(Taken { buffer, since, disturbs, costs });
         self.advance(worker, slot, epoch, |animator| {
             animator.begin(&frame, time).map_err(|err| describe(&err))
         });
@@ -208,9 +213,13 @@ impl LcmAnimate {
         }
         let Some(animator) = &mut worker.animator else { return Ok(false) };
         if !tuned {
-            worker.tuning = Some(tuning);
-            if let Err(err) = guarded(|| animator.tune(&tuning)) {
-                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
+            let old = worker.tuning.replace(tuning);
+            match guarded(|| animator.tune(&tuning)) {
+                // What is told upstream changes with the first key frame that is made by them.
+                Ok(()) => worker.costs += u64::from(old.is_some_and(|old| !old.costs_as(&tuning))),
+                Err(err) => {
+                    gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
+                }
             }
         }
         let Some((picture, path)) = next else { return Ok(false) };

@@ -132,6 +132,8 @@ pub struct State {
     pub latency: Latency,
     /// How often key poses may come.
     pub capacity: Capacity,
+    /// Which settings that was measured with; see [`Worker`].
+    pub measured: u64,
     pub counts: Counts,
 }
 
@@ -144,6 +146,8 @@ pub struct Worker {
     pub epoch: u64,
     /// What the animator was last told, used or refused.
     pub tuning: Option<Tuning>,
+    /// Counts changes of settings that change what a key frame costs.
+    pub costs: u64,
     /// Key poses whose key frames have not come out of the animator, oldest first.
     pub taken: VecDeque<Taken>,
 }
@@ -151,7 +155,8 @@ pub struct Worker {
 impl Worker {
     /// Without networks yet.
     pub fn new(arriving: Loading<Box<dyn Animator>>) -> Self {
-        Self { arriving: Some(arriving), animator: None, epoch: 0, tuning: None, taken: VecDeque::new() }
+        let taken = VecDeque::new();
+        Self { arriving: Some(arriving), animator: None, epoch: 0, tuning: None, costs: 0, taken }
     }
 
     /// Gives up the key frames that are on their way, and says how many. The animator sees no earlier ones either.
@@ -185,6 +190,7 @@ impl State {
             loaded: false,
             latency: Latency::default(),
             capacity: Capacity::default(),
+            measured: 0,
             counts: Counts::default(),
         }
     }
@@ -192,6 +198,16 @@ impl State {
     /// Whether a flush came after `epoch`, or pushing is of no use any more.
     pub fn is_stale(&self, epoch: u64) -> bool {
         self.epoch != epoch || self.flow.is_err()
+    }
+
+    /// Notes that a key frame took so long by these settings; answers as [`Capacity::observe`]. The first by new settings
+    /// also waits for what is prepared once, and what was measured by the old ones is forgotten.
+    pub fn sustain(&mut self, costs: u64, took: u64) -> Option<u64> {
+        if std::mem::replace(&mut self.measured, costs) != costs {
+            self.capacity.reset();
+            return None;
+        }
+        if self.live && self.counts.generated > 1 { self.capacity.observe(took) } else { None }
     }
 
     /// Drops what is under way; key poses are refused from now on.
@@ -241,5 +257,37 @@ mod tests {
         }
         // After two whole spells, once, to what is true now.
         assert!(matches!(told[..], [(20_000..=70_000, 340_000_000)]), "{told:?}");
+    }
+
+    #[cfg(feature = "torch")]
+    #[test]
+    fn other_settings_are_measured_anew() {
+        let model = crate::models::open(crate::models::EMBEDDED).unwrap();
+        let mut state = State::new(model.into(), None);
+        state.live = true;
+        state.counts.generated = 2;
+        let told = |state: &mut State, costs, took: u64| state.sustain(costs, took).map(|every| every / 900);
+        assert_eq!(told(&mut state, 0, 900_000), Some(1111));
+        assert_eq!(told(&mut state, 0, 900_000), None, "nothing new");
+        assert_eq!(told(&mut state, 1, 9_000_000), None, "prepares much");
+        assert_eq!(told(&mut state, 1, 90_000), Some(111), "nothing is left of what was slower");
+    }
+
+    #[test]
+    fn not_all_settings_change_what_a_key_frame_costs() {
+        let with = |change: fn(&mut Tuning)| {
+            let mut tuning = Tuning::default();
+            change(&mut tuning);
+            tuning
+        };
+        let old = with(|t| t.guidance_scale = Some(2.0));
+        assert!(old.costs_as(&with(|t| (t.guidance_scale, t.seed) = (Some(7.0), 3))));
+        let others: [fn(&mut Tuning); 4] = [
+            |t| t.guidance_scale = Some(1.0),
+            |t| (t.guidance_scale, t.steps) = (Some(2.0), Some(2)),
+            |t| (t.guidance_scale, t.context_frames) = (Some(2.0), Some(0)),
+            |t| (t.guidance_scale, t.lora_scale) = (Some(2.0), Some(0.5)),
+        ];
+        assert!(others.iter().all(|other| !old.costs_as(&with(*other))));
     }
 }

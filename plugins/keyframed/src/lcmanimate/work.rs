@@ -90,7 +90,7 @@ impl LcmAnimate {
         if self.is_stale(epoch) {
             return Ok(());
         }
-        let Begun { half, pose: Taken { buffer, since, disturbs }, took } = begun;
+        let Begun { half, pose: Taken { buffer, since, disturbs, costs }, took } = begun;
         let started = Instant::now();
         let made = half.and_then(|half| guarded(|| half.finish().map_err(|err| describe(&err))));
         let halves = [took, started.elapsed()];
@@ -103,7 +103,7 @@ impl LcmAnimate {
         }
         match made {
             Ok(frame) => {
-                self.count_frame(since, halves)?;
+                self.count_frame(since, halves, costs)?;
                 self.push_frame(epoch, &buffer, &frame)
             }
             Err(err) => self.note_failure(&err),
@@ -111,7 +111,7 @@ impl LcmAnimate {
     }
 
     /// Counts a key frame, and tells what its times change.
-    fn count_frame(&self, since: Instant, halves: [Duration; 2]) -> Result<(), gst::FlowError> {
+    fn count_frame(&self, since: Instant, halves: [Duration; 2], costs: u64) -> Result<(), gst::FlowError> {
         let (latency, sustained) = {
             let mut guard = self.state();
             let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
@@ -120,9 +120,7 @@ impl LcmAnimate {
             let changed = state.live && state.latency.observe(since, Instant::now());
             // Halves of different key frames are made at the same time: the longer one bounds the rate.
             let longer = u64::try_from(halves[0].max(halves[1]).as_nanos()).unwrap_or(u64::MAX);
-            // The first also waits for what is prepared once.
-            let steady = state.live && state.counts.generated > 1;
-            let sustained = if steady { state.capacity.observe(longer) } else { None };
+            let sustained = state.sustain(costs, longer);
             (changed.then_some(state.latency.declared), sustained)
         };
         if let Some(interval) = sustained {
