@@ -218,7 +218,11 @@ impl LcmAnimate {
                 // What is told upstream changes with the first key frame that is made by them.
                 Ok(()) => worker.costs += u64::from(old.is_some_and(|old| !old.costs_as(&tuning))),
                 Err(err) => {
-                    gst::element_imp_warning!(self, gst::LibraryError::Settings, ("Settings not used: {err}"));
+                    gst::element_imp_warning!(
+                        self,
+                        gst::LibraryError::Settings,
+                        ("Settings not used: {err}")
+                    );
                 }
             }
         }
