@@ -4,7 +4,7 @@ use keyframed_models::{
     film::{Film, FilmConfig},
     kernels,
     nn::{Conv2d, DoublingConv, DoublingPad, GroupNorm},
-    torch_ext::channels_last,
+    torch_ext::{channels_last, use_threads},
     vae::{AutoencoderKl, AutoencoderKlConfig},
 };
 use tch::{Device, Kind, Tensor};
@@ -48,6 +48,42 @@ fn group_norm_agrees_whatever_the_shape() {
         let far = [difference(&made[0], &exact), difference(&made[1], &exact.silu())];
         assert!(far.iter().all(|&d| d < 5e-6), "{channels} in {groups}: {far:?}");
     }
+}
+
+#[test]
+fn threads_change_nothing() {
+    tch::manual_seed(5);
+    let x = channels_last(&Tensor::randn([2, 16, 97, 131], CPU));
+    let flow = channels_last(&(Tensor::randn([2, 2, 97, 131], CPU) * 3.0));
+    let weight = Tensor::ones([16], CPU);
+    let made = |threads| {
+        use_threads(threads);
+        let norm = kernels::group_norm(&x, (&weight, &weight), 4, 1e-5, true).unwrap();
+        (norm, kernels::join_warped(&x, &flow).unwrap(), kernels::finer(&flow).unwrap())
+    };
+    let alone = made(1);
+    for threads in [2, 3] {
+        let together = made(threads);
+        assert!(difference(&together.0, &alone.0) < 1e-6);
+        assert_eq!((together.1, together.2), (alone.1.copy(), alone.2.copy()), "{threads}");
+    }
+}
+
+#[test]
+fn kernels_refuse_what_does_not_fit() {
+    let of = |shape: [i64; 4]| channels_last(&Tensor::zeros(shape, CPU));
+    let (x, weight) = (of([2, 6, 4, 4]), Tensor::ones([6], CPU));
+    for groups in [0, 4, -2] {
+        assert!(kernels::group_norm(&x, (&weight, &weight), groups, 1e-5, false).is_none(), "{groups}");
+    }
+    assert!(kernels::group_norm(&x, (&weight, &Tensor::ones([5], CPU)), 3, 1e-5, false).is_none());
+    assert!(kernels::join_warped(&x, &of([2, 2, 4, 3])).is_none());
+    assert!(kernels::join_warped(&x, &of([1, 2, 4, 4])).is_none());
+    assert!(kernels::join_warped(&of([3, 6, 4, 4]), &of([3, 2, 4, 4])).is_none());
+    assert!(kernels::between(&x, &of([1, 2, 4, 4]), &of([1, 3, 4, 4]), 0.5).is_none());
+    assert!(kernels::finer(&of([1, 3, 4, 4])).is_none());
+    assert!(kernels::spread(&x, 1, 0).is_none(), "six channels are no four pixels");
+    assert!(kernels::spread(&of([1, 8, 4, 4]), 1, 1).is_none());
 }
 
 #[test]

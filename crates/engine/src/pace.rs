@@ -29,7 +29,7 @@ pub struct PaceConfig {
 }
 
 impl PaceConfig {
-    /// At most two key frames waiting, FILM if it fits in 80 % of a tick, two seconds of calm before a better rung.
+    /// At most two key frames waiting, 80 % of a tick for a light in-between, two seconds of calm before a better rung.
     pub fn new(rate: Rate, latency: Nanos) -> Self {
         let ladder = LadderConfig { best: Rung::Film, budget: rate.period() * 4 / 5, calm: 2 * SECOND };
         Self { rate, latency, max_queued: 2, ladder }
@@ -110,6 +110,8 @@ pub struct Pacer<F> {
     next: u64,
     /// Whether a tick has been emitted: what passes before that is start-up, not a stall.
     started: bool,
+    /// Whether the latency has become shorter since the last tick.
+    shortened: bool,
     /// Key frames in time order: the front one is on show, the others wait.
     keys: VecDeque<Key<F>>,
     /// Input time of the last key frame accepted.
@@ -151,6 +153,7 @@ impl<F: Clone> Pacer<F> {
             grid: None,
             next: 0,
             started: false,
+            shortened: false,
             keys: VecDeque::new(),
             last: 0,
             stretch: Stretch::default(),
@@ -253,8 +256,10 @@ impl<F: Clone> Pacer<F> {
         }
         let latest = grid.at_or_before(now - self.config.latency).unwrap_or(self.next).max(self.next);
         let index = self.count.map_or(latest, |count| latest.min(count - 1));
-        let late = self.started && index > self.next;
-        if self.started {
+        // Ticks that are due because less latency is asked for are no stall.
+        let watched = self.started && !std::mem::take(&mut self.shortened);
+        let late = watched && index > self.next;
+        if watched {
             self.counters.dropped += index - self.next;
             self.ladder.observe_lateness(now, now - due);
         }
@@ -320,6 +325,7 @@ impl<F: Clone> Pacer<F> {
 
     /// Changes the latency from the next tick on, and how many key frames may wait (at least 1).
     pub fn set_latency(&mut self, latency: Nanos, max_queued: usize) {
+        self.shortened |= latency < self.config.latency;
         self.config.latency = latency;
         self.config.max_queued = max_queued.max(1);
     }
@@ -355,6 +361,7 @@ impl<F: Clone> Pacer<F> {
         self.grid = None;
         self.next = 0;
         self.started = false;
+        self.shortened = false;
         self.keys.clear();
         self.last = 0;
         (self.stretch, self.fresh) = (Stretch::default(), false);

@@ -284,6 +284,9 @@ impl Selector {
 
     /// How far a pose got while no frames came, or from another stretch of time, says nothing of the motion.
     fn notice_gap(&mut self, pts: Nanos) {
+        if pts < self.last {
+            self.turn = Turn::default();
+        }
         let Some(control) = &mut self.control else { return };
         let longest = MOST_APART.max(control.interval());
         if pts < self.last || pts - self.last > longest {

@@ -90,7 +90,7 @@ fn a_still_clip_stays_still_through_an_encoder() {
     common::ffmpeg(&args);
     let still = common::decode(video.path());
     assert_eq!(still.len(), 60);
-    let mut selector = Selector::new(SelectConfig::default()).unwrap();
+    let mut selector = Selector::new(SelectConfig { window: 12, ..Default::default() }).unwrap();
     let decisions: Vec<Decision> = (0..).zip(&still).map(|(i, f)| selector.push(f, i)).collect();
     selector.finish();
     let stats = selector.stats();
@@ -104,7 +104,7 @@ fn a_target_rate_is_reached_on_real_pictures() {
     for (name, clip) in &clips {
         let thumbnails: Vec<Thumbnail> = clip.iter().map(Thumbnail::new).collect();
         let mut selector =
-            Selector::new(SelectConfig { target_key_rate: 5.0, ..Default::default() }).unwrap();
+            Selector::new(SelectConfig { window: 12, target_key_rate: 5.0, ..Default::default() }).unwrap();
         let there_and_back = thumbnails.iter().chain(thumbnails.iter().rev());
         for (i, t) in (0..500).zip(there_and_back.cycle()) {
             selector.push_thumbnail(t.clone(), i * SECOND / 25);

@@ -347,3 +347,19 @@ fn under_overload_quality_goes_down_and_comes_back() {
     assert!((2..=5).contains(&tries), "while overloaded, FILM is tried now and then: {tries} times");
     assert!(film.iter().filter(|f| f.0 > 30 * SECOND).all(|f| f.1), "at the end all is FILM again");
 }
+
+#[test]
+fn a_shorter_latency_is_no_stall() {
+    let mut pacer = Pacer::new(PaceConfig::new(rate(25, 1), 500 * MS)).unwrap();
+    pacer.key(Timed::new(0, 'a')).unwrap();
+    let tick = |pacer: &mut Pacer<char>, now: u64| match pacer.poll(now * MS) {
+        Poll::Emit(output) => (output.index, output.late),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tick(&mut pacer, 500), (0, false));
+    pacer.set_latency(100 * MS, 5);
+    assert_eq!(tick(&mut pacer, 540), (11, false), "what is due now, and nobody is blamed");
+    assert_eq!((pacer.counters().late, pacer.counters().dropped), (0, 0));
+    assert_eq!(pacer.rung(), Rung::Film);
+    assert_eq!(tick(&mut pacer, 700), (15, true), "a stall still is one");
+}

@@ -8,6 +8,7 @@ use crate::{
     device::{Place, Placement, Work},
     error::{ModelError, Result},
     generator::{FilmInterpolator, LcmGenerator, PipelinedGenerator, Schedule, Settings},
+    kernels::{Activation, Packed},
     reference::ProjectedBank,
     stack::Stack,
     torch_cuda,
@@ -177,7 +178,11 @@ fn convolution_peak(place: Place, timer: &Timer) -> f64 {
         let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
         let x = crate::torch_ext::channels_last(&random([batch, channels, side, side]));
         let w = crate::torch_ext::channels_last(&random([channels, channels, 3, 3]));
-        let convolve = || Ok(x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1));
+        let packed = place.packs().then(|| Packed::new(&w, 1, 1)).flatten();
+        let convolve = || match &packed {
+            Some(packed) => Ok(packed.convolve(&x, None, None, (1, 1), Activation::None)),
+            None => Ok(Some(x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1))),
+        };
         timer.time("convolution", convolve).map_or(0.0, |cost| cost.gflop_per_s())
     };
     [(64, 64, 1), (128, 32, 1), (320, 64, 4)].map(rate).into_iter().fold(0.0, f64::max)

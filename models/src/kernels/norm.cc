@@ -104,9 +104,9 @@ Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, 
   std::vector<float> pivot(repeat * channels);
   for (int64_t i = 0; i < repeat * channels; i++)
     pivot[i] = x[i % channels];
-  const int64_t parts = pixels * channels < 2 * 32768 ? 1 : at::get_num_threads();
+  const int64_t parts = pixels * channels < 2 * 32768 ? 1 : kf::threads();
   std::vector<double> sums(parts * channels), squares(parts * channels);
-  at::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+  kf::parallel(parts, 32768, [&](int64_t first, int64_t last) {
     for (int64_t p = first; p < last; p++)
       channel_sums(x, pivot.data(), pixels * p / parts, pixels * (p + 1) / parts, channels, repeat,
                    &sums[p * channels], &squares[p * channels]);
@@ -127,6 +127,8 @@ Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, 
       const double own = pivot[c] + sums[c] / n - mean;
       spread += squares[c] - sums[c] * sums[c] / n + n * own * own;
     }
+    // Rounding may leave less than nothing; what is no number must stay so.
+    spread = spread < 0 ? 0 : spread;
     const double inverse = 1.0 / std::sqrt(spread / (n * static_cast<double>(width)) + eps);
     for (int64_t c = g * width; c < (g + 1) * width; c++) {
       out.a[c] = static_cast<float>(weight[c] * inverse);
@@ -140,6 +142,11 @@ Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, 
   return out;
 }
 
+bool per_channel(const at::Tensor &t, int64_t channels) {
+  return t.numel() == channels && t.is_contiguous() && t.device().is_cpu() && t.scalar_type() == at::kFloat &&
+         !kf::trains(t);
+}
+
 } // namespace
 
 extern "C" {
@@ -147,7 +154,8 @@ extern "C" {
 // Null if `x` is not laid out for it.
 at::Tensor *kf_group_norm(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int64_t groups,
                           double eps, bool activate) {
-  if (!kf::interleaved(*x) || x->numel() == 0 || kf::trains(*weight) || !weight->is_contiguous())
+  if (!kf::interleaved(*x) || x->numel() == 0 || groups < 1 || x->size(1) % groups != 0 ||
+      !per_channel(*weight, x->size(1)) || !per_channel(*bias, x->size(1)))
     return nullptr;
   return kf::answer([&] {
     const int64_t rows = x->size(0), channels = x->size(1), pixels = x->size(2) * x->size(3);
@@ -158,7 +166,7 @@ at::Tensor *kf_group_norm(const at::Tensor *x, const at::Tensor *weight, const a
       float *to = y.data_ptr<float>() + row * pixels * channels;
       const auto [a, b] = affine(from, pixels, channels, repeat, groups, weight->const_data_ptr<float>(),
                                  bias->const_data_ptr<float>(), eps);
-      at::parallel_for(0, pixels, kf::grain(channels), [&, &a = a, &b = b](int64_t first, int64_t last) {
+      kf::parallel(pixels, channels, [&, &a = a, &b = b](int64_t first, int64_t last) {
         tiles(first, last, channels, repeat, [&](int64_t at, int64_t steps, int64_t tile) {
           (activate ? scale_silu : scale)(from + at, to + at, a.data(), b.data(), steps, tile);
         });

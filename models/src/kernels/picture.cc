@@ -125,10 +125,16 @@ struct Size {
 
 // Runs `make(row, y)` for every line of every picture.
 template <typename F> void lines(const Size &size, int64_t channels, F make) {
-  at::parallel_for(0, size.rows * size.h, kf::grain(size.w * channels), [&](int64_t first, int64_t last) {
+  kf::parallel(size.rows * size.h, size.w * channels, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; i++)
       make(i / size.h, i % size.h);
   });
+}
+
+// Vectors for `rows` pictures of the size of `x`.
+bool is_flow(const at::Tensor &flow, int64_t rows, const at::Tensor &x) {
+  return kf::interleaved(flow) && x.numel() > 0 && flow.size(0) == rows && flow.size(1) == 2 &&
+         flow.size(2) == x.size(2) && flow.size(3) == x.size(3);
 }
 
 } // namespace
@@ -138,7 +144,8 @@ extern "C" {
 // `x` `[n, 4c, h+1, w+1]` has for each of the four pixels that a source pixel becomes c channels, upper left first.
 // Pixel (2i + p, 2j + q) is found at (i + p·step + from, j + q·step + from) of part (p, q). → `[n, c, 2h, 2w]`.
 at::Tensor *kf_spread(const at::Tensor *x, int64_t step, int64_t from) {
-  if (!kf::interleaved(*x))
+  const bool inside = from >= 0 && from <= 1 && step + from >= 0 && step + from <= 1;
+  if (!kf::interleaved(*x) || !inside || x->size(1) % 4 != 0 || x->size(2) < 2 || x->size(3) < 2)
     return nullptr;
   return kf::answer([&] {
     const Size in(*x);
@@ -186,7 +193,7 @@ at::Tensor *kf_join(const at::Tensor *const *parts, int64_t count) {
 // Two halves of a batch, each with the other one's pictures warped along its `flow` behind it: `[2n, c, h, w]` and
 // `[2n, 2, h, w]` → `[2n, 2c, h, w]`.
 at::Tensor *kf_join_warped(const at::Tensor *x, const at::Tensor *flow) {
-  if (!kf::interleaved(*x) || !kf::interleaved(*flow))
+  if (!kf::interleaved(*x) || !is_flow(*flow, x->size(0), *x) || x->size(0) % 2 != 0)
     return nullptr;
   return kf::answer([&] {
     const Size size(*x);
@@ -210,7 +217,8 @@ at::Tensor *kf_join_warped(const at::Tensor *x, const at::Tensor *flow) {
 // flows `[n, 2, h, w]` lead from the second to the first and back. → `[n, 2c + 4, h, w]`: both, warped to the time
 // `t`, and the flows that did it.
 at::Tensor *kf_between(const at::Tensor *both, const at::Tensor *backward, const at::Tensor *forward, double t) {
-  if (!kf::interleaved(*both) || !kf::interleaved(*backward) || !kf::interleaved(*forward))
+  const int64_t half = kf::interleaved(*both) ? both->size(0) / 2 : 0;
+  if (half < 1 || both->size(0) % 2 != 0 || !is_flow(*backward, half, *both) || !is_flow(*forward, half, *both))
     return nullptr;
   return kf::answer([&] {
     const Size size(*both);
@@ -239,7 +247,7 @@ at::Tensor *kf_between(const at::Tensor *both, const at::Tensor *backward, const
 
 // `flow` `[n, 2, h, w]` at twice the size, its vectors twice as long.
 at::Tensor *kf_finer(const at::Tensor *flow) {
-  if (!kf::interleaved(*flow))
+  if (!kf::interleaved(*flow) || flow->size(1) != 2 || flow->numel() == 0)
     return nullptr;
   return kf::answer([&] {
     const Size size(*flow);

@@ -173,6 +173,7 @@ fn one_event_changes_all_three_stages() {
 fn film_is_loaded_while_live_when_it_is_first_wanted() {
     let models = models();
     let (bin, mut h) = harness(&models, true);
+    bin.set_property("window", 1u32);
     h.push(flat(64, 32, [0; 3], 0, 40)).unwrap();
     await_key_frames(&bin, 1);
     assert!(h.push_event(params(fields().field("max-quality", Quality::Film))));
@@ -209,6 +210,8 @@ fn await_key_frames(bin: &gst::Element, count: u64) {
 fn live_output_is_one_picture_a_tick() {
     let models = models();
     let (bin, mut h) = harness(&models, true);
+    // Every pose is a key pose, however long the key frame before took.
+    bin.set_property("window", 1u32);
     let latency = h.query_latency().unwrap();
     assert_eq!(
         latency,

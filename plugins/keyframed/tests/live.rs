@@ -37,6 +37,8 @@ impl Live {
             .property("model", mini.to_str().unwrap())
             .property("device", "cpu")
             .property("lambda", 0.)
+            // However long the key frame before took.
+            .property("window", 1u32)
             .property_from_str("max-quality", "crossfade")
             .property("latency", 600_000_000u64)
             .build()

@@ -156,7 +156,7 @@ fn setting(settings: &Settings, way: usize) -> Settings {
 
 /// The clip's key poses alone.
 fn selected(clip: Clip) -> Result<Clip> {
-    let mut selector = Selector::new(SelectConfig::default())?;
+    let mut selector = Selector::new(SelectConfig { window: 12, ..SelectConfig::default() })?;
     let last = clip.poses.len() - 1;
     let key = |(n, pose): (usize, &Frame)| {
         let decision = selector.push(pose, Clip::pts(n));

@@ -246,6 +246,8 @@ impl ElementImpl for FilmInterpolate {
         match transition {
             gst::StateChange::PlayingToPaused => self.set_playing(false),
             gst::StateChange::PausedToReady => {
+                // A last buffer may have started it again while the pads were stopped.
+                self.stop_worker();
                 *self.state() = None;
                 *self.film() = Film::default();
                 *self.light() = Light::new();

@@ -54,12 +54,17 @@ impl FilmInterpolate {
                 }
             }
         };
-        let thread = Builder::new().name("film".into()).spawn(run).map_err(|err| {
-            gst::element_imp_error!(self, gst::CoreError::Thread, ("Cannot start FILM's thread: {err}"));
-            gst::FlowError::Error
-        })?;
-        *worker = Some(Worker { stop, thread });
-        Ok(())
+        match Builder::new().name("film".into()).spawn(run) {
+            Ok(thread) => {
+                *worker = Some(Worker { stop, thread });
+                Ok(())
+            }
+            Err(err) => {
+                drop(worker);
+                gst::element_imp_error!(self, gst::CoreError::Thread, ("Cannot start FILM's thread: {err}"));
+                Err(gst::FlowError::Error)
+            }
+        }
     }
 
     /// Ends the thread; waits for the picture that it makes.
@@ -71,7 +76,8 @@ impl FilmInterpolate {
             stop.store(true, Relaxed);
         }
         self.changed.notify_all();
-        if thread.join().is_err() {
+        // Whoever is told something by the thread may stop the element from there.
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             gst::error!(CAT, imp = self, "FILM's thread panicked");
         }
     }

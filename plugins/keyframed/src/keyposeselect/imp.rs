@@ -22,12 +22,13 @@
  *
  * With `target-key-rate` above 0, λ follows the motion to give about so many key poses a second; `lambda` is
  * then where it starts. In live pipelines `lcmanimate` tells upstream how often it can be given a key pose (the
- * custom event `keyframed-load`); if the key poses come more often, λ rises until they do not. `stats` tells the λ
- * in force.
+ * custom event `keyframed-load`); if the key poses come more often, λ rises until they do not, and none is selected
+ * for its motion before the generator is about to be free. `stats` tells the λ in force.
  *
  * ## Live and offline
  *
- * The same frames are selected either way: the rule looks at pictures and timestamps only. A frame that is
+ * The same frames are selected either way as long as no load is told: the rule looks at pictures and timestamps only.
+ * A frame that is
  * dropped may turn out to be the last, so one is kept until the next comes; the element answers the LATENCY query
  * with that one frame, and posts a LATENCY message when caps change how long a frame lasts. QoS events pass upstream.
  *

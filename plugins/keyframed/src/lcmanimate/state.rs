@@ -53,7 +53,7 @@ pub struct Latency {
 
 impl Latency {
     /// Notes that the key frame of a key pose that came at `since` is there at `now`; whether another latency must be
-    /// declared. One that was too short twice in a spell grows at once (a single key frame may be late: that costs
+    /// declared. One that was too short twice in two spells grows at once (a single key frame may be late: that costs
     /// no tick, only the one in-between or two that approach it); one that was much too long for a while shrinks.
     pub fn observe(&mut self, since: Instant, now: Instant) -> bool {
         let steady = *self.steady.get_or_insert(now);
@@ -63,7 +63,9 @@ impl Latency {
             return false;
         }
         let calm = self.note(took, now);
-        let again = if self.declared == 0 { took } else { self.slowest[0][1] };
+        let mut slowest = self.slowest.as_flattened().to_vec();
+        slowest.sort_unstable_by(|a, b| b.cmp(a));
+        let again = if self.declared == 0 { took } else { slowest[1] };
         if again <= self.declared && calm.is_none_or(|slowest| declaration(slowest) >= self.declared / 3 * 2)
         {
             return false;

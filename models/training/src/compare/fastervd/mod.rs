@@ -188,7 +188,9 @@ impl Makers {
             Way::Many | Way::Few => every(generator, &clip.poses)?,
             Way::Half => interpolated(generator, &mut self.film, &clip.poses, &mut Keys::Second)?,
             Way::Selected => {
-                let mut keys = Keys::Selected(Box::new(Selector::new(SelectConfig::default())?));
+                // As `keyframed animate` does.
+                let config = SelectConfig { window: 12, ..SelectConfig::default() };
+                let mut keys = Keys::Selected(Box::new(Selector::new(config)?));
                 interpolated(generator, &mut self.film, &clip.poses, &mut keys)?
             }
         };
