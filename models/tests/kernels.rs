@@ -135,6 +135,17 @@ fn packed_convolutions_add_and_shift() {
     }
 }
 
+/// Sizes come and go, as FILM's scales do, more of them than layouts are kept.
+#[test]
+fn one_packed_kernel_serves_pictures_of_many_sizes() {
+    tch::manual_seed(6);
+    let (packed, plain) = both(|source| Conv2d::new(&source.root(), 96, 32, 3).unwrap());
+    for side in (4..=24).chain([8, 4, 24]) {
+        let x = Tensor::randn([1, 96, side, side + 1], CPU);
+        assert!(difference(&packed.forward(&x), &plain.forward(&x)) < 1e-5, "{side}");
+    }
+}
+
 #[test]
 fn doubling_convolutions_need_no_doubled_picture() {
     tch::manual_seed(3);

@@ -180,7 +180,7 @@ fn convolution_peak(place: Place, timer: &Timer) -> f64 {
         let w = crate::torch_ext::channels_last(&random([channels, channels, 3, 3]));
         let packed = place.packs().then(|| Packed::new(&w, 1, 1)).flatten();
         let convolve = || match &packed {
-            Some(packed) => Ok(packed.convolve(&x, None, None, (1, 1), Activation::None)),
+            Some(packed) => Ok(packed.convolve(&x, None, None, Activation::None)),
             None => Ok(Some(x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1))),
         };
         timer.time("convolution", convolve).map_or(0.0, |cost| cost.gflop_per_s())

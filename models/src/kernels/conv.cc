@@ -33,11 +33,13 @@ constexpr float SLOPE = 0.2f;
 
 extern "C" {
 
-at::Tensor *kf_conv_pack(const at::Tensor *weight, int64_t stride, int64_t padding) {
+// For inputs of the size of `x`. `weight` may be packed already, for another size.
+at::Tensor *kf_conv_pack(const at::Tensor *weight, const at::Tensor *x, int64_t stride, int64_t padding) {
   return kf::answer([&] {
     static const auto reorder = operation<Reorder>("mkldnn::_reorder_convolution_weight", "");
     const int64_t sides[2] = {stride, stride}, around[2] = {padding, padding}, one[2] = {1, 1};
-    return reorder.call(weight->contiguous(), around, sides, one, 1, std::nullopt);
+    const auto plain = weight->is_mkldnn() ? weight->to_dense() : *weight;
+    return reorder.call(plain.contiguous(), around, sides, one, 1, x->sizes());
   });
 }
 

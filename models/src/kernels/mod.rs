@@ -3,12 +3,16 @@
 //! They run on float32 tensors whose pixels' channels lie next to each other, and compute no gradients. Whoever calls
 //! them has libtorch's operations for everything else, and for the cases in which they answer `None`.
 
-use std::ffi::c_void;
-use tch::Tensor;
+use crate::torch_ext::channels_last;
+use std::{
+    ffi::c_void,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+use tch::{Device, Kind, Tensor};
 
 #[rustfmt::skip]
 unsafe extern "C" {
-    fn kf_conv_pack(weight: *const c_void, stride: i64, padding: i64) -> *mut c_void;
+    fn kf_conv_pack(weight: *const c_void, x: *const c_void, stride: i64, padding: i64) -> *mut c_void;
     fn kf_conv(
         x: *const c_void, packed: *const c_void, bias: *const c_void, add: *const c_void,
         stride: i64, padding: i64, activation: i32,
@@ -62,15 +66,50 @@ impl Activation {
     }
 }
 
-/// A convolution's kernel in oneDNN's own layout, from which no other operation reads.
+/// A convolution's kernel in oneDNN's own layout, from which no other operation reads: one for each size of picture
+/// that has come, for in a layout made for another size some convolutions take sixty times as long.
 #[derive(Debug)]
-pub struct Packed(Tensor);
+pub struct Packed {
+    stride: i64,
+    padding: i64,
+    /// Made when they are first asked for. The plain kernel gives way to the first of them.
+    layouts: Mutex<Vec<(Option<[i64; 2]>, Tensor)>>,
+}
+
+/// Most layouts of one kernel; FILM's extractor runs on every scale of a picture.
+const MOST_LAYOUTS: usize = 16;
 
 impl Packed {
-    /// Of `[outputs, inputs, k, k]`, float32.
+    /// Of `[outputs, inputs, k, k]`, float32. `None` where libtorch has no oneDNN.
     pub fn new(weight: &Tensor, stride: i64, padding: i64) -> Option<Self> {
-        // SAFETY: a valid tensor for the length of the call; the answer is ours.
-        unsafe { owned(kf_conv_pack(raw(weight), stride, padding)) }.map(Self)
+        static POSSIBLE: OnceLock<bool> = OnceLock::new();
+        let tried = || {
+            let zeros = |shape: [i64; 4]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+            let trial = Self::of(&zeros([8, 8, 3, 3]), 1, 1);
+            trial.convolve(&channels_last(&zeros([1, 8, 4, 4])), None, None, Activation::None).is_some()
+        };
+        POSSIBLE.get_or_init(tried).then(|| Self::of(weight, stride, padding))
+    }
+
+    fn of(weight: &Tensor, stride: i64, padding: i64) -> Self {
+        Self { stride, padding, layouts: Mutex::new(vec![(None, weight.shallow_clone())]) }
+    }
+
+    /// The layout for pictures of the size of `x`.
+    fn layout(&self, x: &Tensor) -> Option<Tensor> {
+        let size = x.size();
+        let size = Some([size[2], size[3]]);
+        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = layouts.iter().find(|(of, _)| *of == size) {
+            return Some(made.shallow_clone());
+        }
+        let made = laid_out(&layouts.first()?.1, x, (self.stride, self.padding))?;
+        layouts.retain(|(of, _)| of.is_some());
+        if layouts.len() == MOST_LAYOUTS {
+            drop(layouts.remove(0));
+        }
+        layouts.push((size, made.shallow_clone()));
+        Some(made)
     }
 
     /// The convolution of `[b, inputs, h, w]`, plus `add` or through `activation` (not both).
@@ -79,17 +118,22 @@ impl Packed {
         x: &Tensor,
         bias: Option<&Tensor>,
         add: Option<&Tensor>,
-        sides: (i64, i64),
         activation: Activation,
     ) -> Option<Tensor> {
         let optional = |t: Option<&Tensor>| t.map_or(std::ptr::null(), raw);
-        let (stride, padding) = sides;
+        let (layout, stride, padding) = (self.layout(x)?, self.stride, self.padding);
         // SAFETY: valid tensors, or null where that is allowed, for the length of the call; the answer is ours.
         unsafe {
             let (bias, add) = (optional(bias), optional(add));
-            owned(kf_conv(raw(x), raw(&self.0), bias, add, stride, padding, activation as i32))
+            owned(kf_conv(raw(x), raw(&layout), bias, add, stride, padding, activation as i32))
         }
     }
+}
+
+/// `weight`, plain or packed, for convolving pictures of the size of `x`; `sides`: stride and padding.
+fn laid_out(weight: &Tensor, x: &Tensor, sides: (i64, i64)) -> Option<Tensor> {
+    // SAFETY: valid tensors for the length of the call; the answer is ours.
+    unsafe { owned(kf_conv_pack(raw(weight), raw(x), sides.0, sides.1)) }
 }
 
 /// Group normalisation of `[b, channels, h, w]`, then SiLU if asked for.
@@ -100,15 +144,14 @@ pub fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Option<Tensor> {
-    // SAFETY: valid tensors for the length of the call; the answer is ours. Weight and bias have the channels of
-    // `x`, which the callers' constructors see to.
+    // SAFETY: valid tensors for the length of the call, whose shapes it checks; the answer is ours.
     unsafe { owned(kf_group_norm(raw(x), raw(weight), raw(bias), groups, eps, silu)) }
 }
 
 /// `[b, 4c, h + 1, w + 1]` → `[b, c, 2h, 2w]`: each source pixel's four. Part (p, q) of the channels is read `from +
 /// step · (p, q)` further on.
 pub fn spread(x: &Tensor, step: i64, from: i64) -> Option<Tensor> {
-    // SAFETY: a valid tensor for the length of the call; the answer is ours. `step + from` is 1 with both callers.
+    // SAFETY: a valid tensor for the length of the call, which checks its shape; the answer is ours.
     unsafe { owned(kf_spread(raw(x), step, from)) }
 }
 
@@ -126,13 +169,13 @@ pub fn join(parts: &[&Tensor]) -> Option<Tensor> {
 
 /// `x` `[2b, c, h, w]`, each half with the other one, warped along its `flow` `[2b, 2, h, w]`, behind it.
 pub fn join_warped(x: &Tensor, flow: &Tensor) -> Option<Tensor> {
-    // SAFETY: valid tensors for the length of the call, of one size as FILM's scales are; the answer is ours.
+    // SAFETY: valid tensors for the length of the call, whose shapes it checks; the answer is ours.
     unsafe { owned(kf_join_warped(raw(x), raw(flow))) }
 }
 
 /// What FILM's decoder reads of one scale at time `t`; see `picture.cc`.
 pub fn between(both: &Tensor, backward: &Tensor, forward: &Tensor, t: f64) -> Option<Tensor> {
-    // SAFETY: valid tensors for the length of the call, of one size as FILM's scales are; the answer is ours.
+    // SAFETY: valid tensors for the length of the call, whose shapes it checks; the answer is ours.
     unsafe { owned(kf_between(raw(both), raw(backward), raw(forward), t)) }
 }
 

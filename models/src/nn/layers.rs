@@ -117,10 +117,9 @@ impl Conv2d {
         other: Option<&Tensor>,
         activation: Activation,
     ) -> Tensor {
-        let sides = (self.stride, self.padding);
-        match kernel.convolve(&channels_last(x), bias, other, sides, activation) {
+        match kernel.convolve(&channels_last(x), bias, other, activation) {
             Some(made) => made,
-            None => panic!("a convolution of {:?} failed", x.size()),
+            None => panic!("oneDNN refused a convolution of {:?}", x.size()),
         }
     }
 }
