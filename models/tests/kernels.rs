@@ -98,13 +98,37 @@ fn group_norm_keeps_what_is_no_number() {
 }
 
 #[test]
-fn what_trains_takes_no_kernel() {
-    let source = Source::fresh(Device::Cpu);
-    let norm = GroupNorm::new(&source.root(), 2, 4, 1e-5).unwrap();
-    let x = channels_last(&Tensor::randn([1, 4, 8, 8], CPU));
-    assert!(norm.forward_silu(&x).requires_grad(), "by its weights");
-    let x = x.set_requires_grad(true);
-    assert!(kernels::join(&[&x, &x]).is_none(), "by its input");
+fn what_trains_takes_no_kernel_without_gradients() {
+    let x = channels_last(&Tensor::randn([1, 4, 8, 8], CPU)).set_requires_grad(true);
+    assert!(kernels::join(&[&x, &x]).is_none());
+}
+
+/// Against libtorch's own, in double precision.
+#[test]
+fn group_norm_gives_the_gradients_of_libtorch() {
+    tch::manual_seed(7);
+    for (channels, groups, h, w, silu) in
+        [(48, 16, 9, 7, true), (16, 8, 40, 40, true), (128, 16, 8, 8, false), (6, 3, 5, 5, true)]
+    {
+        let source = Source::fresh(Device::Cpu);
+        let norm = GroupNorm::new(&source.root(), groups, channels, 1e-5).unwrap();
+        tch::no_grad(|| source.tensors().values().for_each(|t| _ = t.shallow_clone().normal_(0.5, 1.0)));
+        let x = channels_last(&(Tensor::randn([3, channels, h, w], CPU) * 2.0 + 1.0)).set_requires_grad(true);
+        let back = Tensor::randn([3, channels, h, w], CPU);
+        let y = if silu { norm.forward_silu(&x) } else { norm.forward(&x) };
+        (y * &back).sum(Kind::Float).backward();
+
+        let wide = |t: &Tensor| t.detach().to_kind(Kind::Double).set_requires_grad(true);
+        let tensors = source.tensors();
+        let (weight, bias, truth) = (wide(&tensors["weight"]), wide(&tensors["bias"]), wide(&x));
+        let y = truth.group_norm(groups, Some(&weight), Some(&bias), 1e-5, false);
+        let y = if silu { y.silu() } else { y };
+        (y * back.to_kind(Kind::Double)).sum(Kind::Double).backward();
+        for (ours, theirs) in [(&x, &truth), (&tensors["weight"], &weight), (&tensors["bias"], &bias)] {
+            let theirs = theirs.grad();
+            assert!(difference(&ours.grad().to_kind(Kind::Double), &theirs) < 2e-6, "{channels} {silu}");
+        }
+    }
 }
 
 #[test]
@@ -189,6 +213,7 @@ fn whole_networks_agree() {
     assert!(difference(&packed.encode_moments(&image).mean, &plain.encode_moments(&image).mean) < 2e-5);
 
     let config = FilmConfig {
+        flow_skips: 1,
         pyramid_levels: 4,
         fusion_pyramid_levels: 3,
         specialized_levels: 2,

@@ -21,14 +21,17 @@
 
 namespace kf {
 
-// Whether a gradient will be asked for: kernels compute none.
+// Whether a gradient will be asked for. Only the normalisation computes one.
 inline bool trains(const at::Tensor &x) { return c10::GradMode::is_enabled() && x.requires_grad(); }
 
 // Float32 on the processor, with the channels of a pixel next to each other.
-inline bool interleaved(const at::Tensor &x) {
+inline bool laid_out(const at::Tensor &x) {
   return x.dim() == 4 && x.device().is_cpu() && x.scalar_type() == at::kFloat &&
-         x.is_contiguous(at::MemoryFormat::ChannelsLast) && !trains(x);
+         x.is_contiguous(at::MemoryFormat::ChannelsLast);
 }
+
+// As above, with no gradient asked for.
+inline bool interleaved(const at::Tensor &x) { return laid_out(x) && !trains(x); }
 
 inline at::Tensor interleaved_empty(at::IntArrayRef size) {
   return at::empty(size, at::TensorOptions().dtype(at::kFloat), at::MemoryFormat::ChannelsLast);

@@ -1,6 +1,8 @@
 // Group normalisation, with SiLU in the same pass.
 #include "common.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -32,9 +34,9 @@ KF_CLONES void scale(const float *__restrict x, float *__restrict y, const float
 typedef float Floats __attribute__((vector_size(64), aligned(4)));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4)));
 
-// y = z · sigmoid(z) with z = x·a + b. e^−z is 2^n · p(r), with a relative error below 1e-7, for z within ±40: beyond,
-// the answer is z or nothing, and quotients that are no normal numbers any more would take a hundred times as long.
-KF_PART Floats activated(Floats z) {
+// 1 + e^−z. e^−z is 2^n · p(r), with a relative error below 1e-7, for z within ±40: beyond, sigmoid(z) is 1 or nothing,
+// and quotients that are no normal numbers any more would take a hundred times as long.
+KF_PART Floats inverse_sigmoid(Floats z) {
   Floats v = -z;
   v = v > -40.0f ? v : v * 0.0f - 40.0f;
   v = v < 40.0f ? v : v * 0.0f + 40.0f;
@@ -49,7 +51,16 @@ KF_PART Floats activated(Floats z) {
   p = p * (r * r) + r + 1.0f;
   // The low bits of `shifted` are n: they become an exponent.
   const Ints power = ((Ints)shifted << 23) + (127 << 23);
-  return z / (1.0f + p * (Floats)power);
+  return 1.0f + p * (Floats)power;
+}
+
+// SiLU: z · sigmoid(z).
+KF_PART Floats activated(Floats z) { return z / inverse_sigmoid(z); }
+
+// The slope of SiLU.
+KF_PART Floats slope(Floats z) {
+  const Floats s = 1.0f / inverse_sigmoid(z);
+  return s * (1.0f + z * (1.0f - s));
 }
 
 KF_CLONES void scale_silu(const float *__restrict x, float *__restrict y, const float *__restrict a,
@@ -64,6 +75,49 @@ KF_CLONES void scale_silu(const float *__restrict x, float *__restrict y, const 
     for (; i < tile; i++)
       y[i] = activated(Floats{x[i] * a[i] + b[i]})[0];
   }
+}
+
+// What comes back to z = x·a + b, written to `back`, its sum, and its sum weighted with what `x` differs from `mean`.
+template <bool SILU>
+KF_PART void come_back(const float *__restrict x, const float *__restrict dy, float *__restrict back,
+                       const float *const *__restrict per_channel, float *__restrict sums,
+                       float *__restrict weighted, int64_t steps, int64_t tile) {
+  constexpr int64_t WIDE = sizeof(Floats) / sizeof(float);
+  const float *a = per_channel[0], *b = per_channel[1], *mean = per_channel[2];
+  for (int64_t s = 0; s < steps; s++, x += tile, dy += tile, back += tile) {
+    int64_t i = 0;
+    for (; i + WIDE <= tile; i += WIDE) {
+      const auto at = [i](const float *p) { return *reinterpret_cast<const Floats *>(p + i); };
+      const auto add = [i](float *p, Floats v) { *reinterpret_cast<Floats *>(p + i) += v; };
+      const Floats own = SILU ? at(dy) * slope(at(x) * at(a) + at(b)) : at(dy);
+      *reinterpret_cast<Floats *>(back + i) = own;
+      add(sums, own);
+      add(weighted, own * (at(x) - at(mean)));
+    }
+    for (; i < tile; i++) {
+      const float own = SILU ? dy[i] * slope(Floats{x[i] * a[i] + b[i]})[0] : dy[i];
+      back[i] = own;
+      sums[i] += own;
+      weighted[i] += own * (x[i] - mean[i]);
+    }
+  }
+}
+
+KF_CLONES void come_back_silu(const float *x, const float *dy, float *back, const float *const *per_channel, float *sums,
+                              float *weighted, int64_t steps, int64_t tile) {
+  come_back<true>(x, dy, back, per_channel, sums, weighted, steps, tile);
+}
+
+KF_CLONES void come_back_plain(const float *x, const float *dy, float *back, const float *const *per_channel,
+                               float *sums, float *weighted, int64_t steps, int64_t tile) {
+  come_back<false>(x, dy, back, per_channel, sums, weighted, steps, tile);
+}
+
+KF_CLONES void settle(const float *__restrict x, float *__restrict back, const float *__restrict p,
+                      const float *__restrict q, const float *__restrict r, int64_t steps, int64_t tile) {
+  for (int64_t s = 0; s < steps; s++, x += tile, back += tile)
+    for (int64_t i = 0; i < tile; i++)
+      back[i] = back[i] * p[i] - x[i] * q[i] - r[i];
 }
 
 // Pixels `from` to `to` of one picture in whole tiles, and the rest in a shorter one.
@@ -95,10 +149,11 @@ void channel_sums(const float *x, const float *pivot, int64_t from, int64_t to, 
 }
 
 struct Affine {
-  std::vector<float> a, b;
+  std::vector<float> a, b, mean, inverse;
 };
 
-// What a picture's values are multiplied with and shifted by, per channel, repeated to a tile.
+// What a picture's values are multiplied with and shifted by, with their groups' means and inverse deviations, per
+// channel, repeated to a tile.
 Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, int64_t groups, const float *weight,
               const float *bias, double eps) {
   std::vector<float> pivot(repeat * channels);
@@ -116,7 +171,8 @@ Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, 
       sums[c] += sums[p * channels + c];
       squares[c] += squares[p * channels + c];
     }
-  Affine out{std::vector<float>(repeat * channels), std::vector<float>(repeat * channels)};
+  const std::vector<float> none(repeat * channels);
+  Affine out{none, none, none, none};
   const int64_t width = channels / groups;
   const double n = static_cast<double>(pixels);
   for (int64_t g = 0; g < groups; g++) {
@@ -133,19 +189,129 @@ Affine affine(const float *x, int64_t pixels, int64_t channels, int64_t repeat, 
     for (int64_t c = g * width; c < (g + 1) * width; c++) {
       out.a[c] = static_cast<float>(weight[c] * inverse);
       out.b[c] = static_cast<float>(bias[c] - mean * weight[c] * inverse);
+      out.mean[c] = static_cast<float>(mean);
+      out.inverse[c] = static_cast<float>(inverse);
     }
   }
-  for (int64_t i = channels; i < repeat * channels; i++) {
-    out.a[i] = out.a[i - channels];
-    out.b[i] = out.b[i - channels];
-  }
+  for (auto *list : {&out.a, &out.b, &out.mean, &out.inverse})
+    for (int64_t i = channels; i < repeat * channels; i++)
+      (*list)[i] = (*list)[i - channels];
   return out;
 }
 
 bool per_channel(const at::Tensor &t, int64_t channels) {
-  return t.numel() == channels && t.is_contiguous() && t.device().is_cpu() && t.scalar_type() == at::kFloat &&
-         !kf::trains(t);
+  return t.numel() == channels && t.is_contiguous() && t.device().is_cpu() && t.scalar_type() == at::kFloat;
 }
+
+// A picture of a batch, or what comes back to it.
+struct Layout {
+  int64_t rows, channels, pixels, repeat;
+
+  explicit Layout(const at::Tensor &x)
+      : rows(x.size(0)), channels(x.size(1)), pixels(x.size(2) * x.size(3)),
+        repeat(std::max<int64_t>(1, TILE / x.size(1))) {}
+
+  const float *row(const at::Tensor &x, int64_t i) const { return x.const_data_ptr<float>() + i * pixels * channels; }
+  float *row(at::Tensor &x, int64_t i) const { return x.data_ptr<float>() + i * pixels * channels; }
+
+  Affine affine(const at::Tensor &x, int64_t i, int64_t groups, const at::Tensor &weight, const at::Tensor &bias,
+                double eps) const {
+    return ::affine(row(x, i), pixels, channels, repeat, groups, weight.const_data_ptr<float>(),
+                    bias.const_data_ptr<float>(), eps);
+  }
+};
+
+at::Tensor normalised(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, int64_t groups, double eps,
+                      bool activate) {
+  const Layout of(x);
+  auto y = kf::interleaved_empty(x.sizes());
+  for (int64_t i = 0; i < of.rows; i++) {
+    const float *from = of.row(x, i);
+    float *to = of.row(y, i);
+    const auto norm = of.affine(x, i, groups, weight, bias, eps);
+    kf::parallel(of.pixels, of.channels, [&](int64_t first, int64_t last) {
+      tiles(first, last, of.channels, of.repeat, [&](int64_t at, int64_t steps, int64_t tile) {
+        (activate ? scale_silu : scale)(from + at, to + at, norm.a.data(), norm.b.data(), steps, tile);
+      });
+    });
+  }
+  return y;
+}
+
+// Gradients of one picture: to `back`, and added up to those of weight and bias.
+void picture_gradients(const Layout &of, const float *x, const float *dy, float *back, const Affine &norm,
+                       int64_t groups, const float *weight, bool activate, double *to_weight, double *to_bias) {
+  const int64_t channels = of.channels, repeated = of.repeat * channels, width = channels / groups;
+  std::vector<float> s(repeated), w(repeated), p(repeated), q(repeated), r(repeated);
+  std::vector<double> sums(channels), weighted(channels);
+  const float *const lists[3] = {norm.a.data(), norm.b.data(), norm.mean.data()};
+  tiles(0, of.pixels, channels, of.repeat, [&](int64_t at, int64_t steps, int64_t tile) {
+    for (int64_t done = 0; done < steps; done += FLUSH) {
+      const int64_t here = at + done * tile;
+      (activate ? come_back_silu : come_back_plain)(x + here, dy + here, back + here, lists, s.data(), w.data(),
+                                                    std::min(FLUSH, steps - done), tile);
+      for (int64_t i = 0; i < repeated; i++) {
+        sums[i % channels] += s[i];
+        weighted[i % channels] += w[i];
+        s[i] = w[i] = 0;
+      }
+    }
+  });
+  const double n = static_cast<double>(of.pixels * width);
+  for (int64_t g = 0; g < groups; g++) {
+    const double inverse = norm.inverse[g * width], mean = norm.mean[g * width];
+    double all = 0, along = 0;
+    for (int64_t c = g * width; c < (g + 1) * width; c++) {
+      to_bias[c] += sums[c];
+      to_weight[c] += weighted[c] * inverse;
+      all += weight[c] * sums[c] / n;
+      along += weight[c] * weighted[c] * inverse / n;
+    }
+    for (int64_t c = g * width; c < (g + 1) * width; c++) {
+      p[c] = static_cast<float>(weight[c] * inverse);
+      q[c] = static_cast<float>(along * inverse * inverse);
+      r[c] = static_cast<float>(all * inverse - along * inverse * inverse * mean);
+    }
+  }
+  for (auto *list : {&p, &q, &r})
+    for (int64_t i = channels; i < repeated; i++)
+      (*list)[i] = (*list)[i - channels];
+  tiles(0, of.pixels, channels, of.repeat, [&](int64_t at, int64_t steps, int64_t tile) {
+    settle(x + at, back + at, p.data(), q.data(), r.data(), steps, tile);
+  });
+}
+
+// The same with gradients, which are computed once and have none themselves.
+struct Trained : torch::autograd::Function<Trained> {
+  using Context = torch::autograd::AutogradContext;
+  using Tensors = torch::autograd::variable_list;
+
+  static at::Tensor forward(Context *context, const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias,
+                            int64_t groups, double eps, bool activate) {
+    context->save_for_backward({x, weight, bias});
+    context->saved_data["groups"] = groups;
+    context->saved_data["eps"] = eps;
+    context->saved_data["activate"] = activate;
+    return normalised(x, weight, bias, groups, eps, activate);
+  }
+
+  static Tensors backward(Context *context, Tensors of_answer) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1], &bias = saved[2];
+    const int64_t groups = context->saved_data["groups"].toInt();
+    const double eps = context->saved_data["eps"].toDouble();
+    const bool activate = context->saved_data["activate"].toBool();
+    const auto dy = of_answer[0].contiguous(at::MemoryFormat::ChannelsLast);
+    const Layout of(x);
+    auto back = kf::interleaved_empty(x.sizes());
+    std::vector<double> sums(2 * of.channels);
+    for (int64_t i = 0; i < of.rows; i++)
+      picture_gradients(of, of.row(x, i), of.row(dy, i), of.row(back, i), of.affine(x, i, groups, weight, bias, eps),
+                        groups, weight.const_data_ptr<float>(), activate, sums.data(), sums.data() + of.channels);
+    const auto both = at::tensor(sums, at::kFloat).view({2, of.channels});
+    return {back, both[0].view_as(weight), both[1].view_as(bias), {}, {}, {}};
+  }
+};
 
 } // namespace
 
@@ -154,25 +320,13 @@ extern "C" {
 // Null if `x` is not laid out for it.
 at::Tensor *kf_group_norm(const at::Tensor *x, const at::Tensor *weight, const at::Tensor *bias, int64_t groups,
                           double eps, bool activate) {
-  if (!kf::interleaved(*x) || x->numel() == 0 || groups < 1 || x->size(1) % groups != 0 ||
+  if (!kf::laid_out(*x) || x->numel() == 0 || groups < 1 || x->size(1) % groups != 0 ||
       !per_channel(*weight, x->size(1)) || !per_channel(*bias, x->size(1)))
     return nullptr;
   return kf::answer([&] {
-    const int64_t rows = x->size(0), channels = x->size(1), pixels = x->size(2) * x->size(3);
-    const int64_t repeat = std::max<int64_t>(1, TILE / channels);
-    auto y = kf::interleaved_empty(x->sizes());
-    for (int64_t row = 0; row < rows; row++) {
-      const float *from = x->const_data_ptr<float>() + row * pixels * channels;
-      float *to = y.data_ptr<float>() + row * pixels * channels;
-      const auto [a, b] = affine(from, pixels, channels, repeat, groups, weight->const_data_ptr<float>(),
-                                 bias->const_data_ptr<float>(), eps);
-      kf::parallel(pixels, channels, [&, &a = a, &b = b](int64_t first, int64_t last) {
-        tiles(first, last, channels, repeat, [&](int64_t at, int64_t steps, int64_t tile) {
-          (activate ? scale_silu : scale)(from + at, to + at, a.data(), b.data(), steps, tile);
-        });
-      });
-    }
-    return y;
+    if (kf::trains(*x) || kf::trains(*weight) || kf::trains(*bias))
+      return Trained::apply(*x, *weight, *bias, groups, eps, activate);
+    return normalised(*x, *weight, *bias, groups, eps, activate);
   });
 }
 }
