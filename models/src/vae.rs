@@ -33,6 +33,12 @@ pub struct AutoencoderKlConfig {
     pub norm_num_groups: i64,
     /// Residual blocks per encoder level; the decoder has one more.
     pub layers_per_block: i64,
+    /// Width of each level of the decoder where it differs, as in diffusers' `AsymmetricAutoencoderKL`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up_block_out_channels: Option<Vec<i64>>,
+    /// As `layers_per_block`, for the decoder: 0 leaves one block per level.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers_per_up_block: Option<i64>,
     /// Side the published network was trained at; no effect.
     pub sample_size: i64,
     /// Factor between this network's latents and the U-Net's.
@@ -50,6 +56,8 @@ impl Default for AutoencoderKlConfig {
             block_out_channels: vec![128, 256, 512, 512],
             norm_num_groups: 32,
             layers_per_block: 2,
+            up_block_out_channels: None,
+            layers_per_up_block: None,
             sample_size: 256,
             scaling_factor: 0.18215,
         }
@@ -69,11 +77,24 @@ impl AutoencoderKlConfig {
         if self.in_channels < 1 || self.out_channels < 1 || self.latent_channels < 1 {
             return fail("every channel count must be positive".into());
         }
-        match self.block_out_channels.iter().find(|&&c| c < 1 || c % groups != 0) {
+        if self.up_widths().len() != self.block_out_channels.len() || self.up_layers() < 1 {
+            return fail("the decoder needs as many levels as the encoder, each with a block or more".into());
+        }
+        let mut widths = self.block_out_channels.iter().chain(self.up_widths());
+        match widths.find(|&&c| c < 1 || c % groups != 0) {
             Some(c) => fail(format!("block_out_channels {c} is no multiple of norm_num_groups {groups}")),
             None if !self.scaling_factor.is_normal() => fail("scaling_factor must be a number, not 0".into()),
             None => Ok(()),
         }
+    }
+
+    fn up_widths(&self) -> &[i64] {
+        self.up_block_out_channels.as_ref().unwrap_or(&self.block_out_channels)
+    }
+
+    /// Residual blocks per decoder level.
+    fn up_layers(&self) -> i64 {
+        self.layers_per_up_block.unwrap_or(self.layers_per_block).saturating_add(1)
     }
 
     /// How many times smaller the latents' sides are.
@@ -279,13 +300,13 @@ struct Decoder {
 impl Decoder {
     fn new(vars: &Vars, config: &AutoencoderKlConfig) -> Result<Self> {
         let groups = config.norm_num_groups;
-        let widths: Vec<i64> = config.block_out_channels.iter().rev().copied().collect();
+        let widths: Vec<i64> = config.up_widths().iter().rev().copied().collect();
         let (first, last) = (widths[0], widths[widths.len() - 1]);
         let mut levels = Vec::new();
         for (i, &width) in widths.iter().enumerate() {
             let place = vars / "up_blocks" / i;
             let from = widths[i.saturating_sub(1)];
-            let mut level = Level::new(&place, from, width, config.layers_per_block + 1, groups)?;
+            let mut level = Level::new(&place, from, width, config.up_layers(), groups)?;
             if i + 1 < widths.len() {
                 let conv = place / "upsamplers.0.conv";
                 level.up = Some(DoublingConv::new(&conv, width, width, DoublingPad::Around)?);
