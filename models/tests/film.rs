@@ -103,6 +103,7 @@ fn small() -> FilmConfig {
         pyramid_levels: 4,
         fusion_pyramid_levels: 3,
         specialized_levels: 2,
+        flow_skips: 0,
         sub_levels: 3,
         filters: 4,
         flow_convs: vec![1, 2, 2],
@@ -125,6 +126,24 @@ fn film_is_trainable_in_every_tensor() {
     for (name, tensor) in weights.tensors() {
         assert!(tensor.grad().defined(), "{name} has no gradient");
     }
+}
+
+/// A scale without a predictor is one whose predictor adds nothing.
+#[test]
+fn skipped_scales_take_the_flow_of_the_next_coarser_one() {
+    let weights = Source::fresh(Device::Cpu);
+    let whole = Film::new(&weights.root(), &small()).unwrap();
+    let tensors = weights.tensors();
+    tch::no_grad(|| {
+        for part in ["weight", "bias"] {
+            let _ = tensors[&format!("predict_flow._predictors.1._convs.2.0.{part}")].shallow_clone().zero_();
+        }
+    });
+    let skipping = Film::new(&weights.root(), &FilmConfig { flow_skips: 1, ..small() }).unwrap();
+    let options = (Kind::Float, Device::Cpu);
+    let (x0, x1) = (Tensor::rand([1, 3, 32, 24], options), Tensor::rand([1, 3, 32, 24], options));
+    tch::no_grad(|| assert_close(&skipping.forward(&x0, &x1, 0.5), &whole.forward(&x0, &x1, 0.5), SINGLE));
+    assert_eq!(weights.tensors().len(), tensors.len(), "the predictors that remain keep their keys");
 }
 
 /// The time of each picture of a batch is its own.
@@ -154,6 +173,7 @@ fn impossible_configurations_are_refused() {
         FilmConfig { specialized_levels: 1, flow_convs: vec![1, 1], flow_filters: vec![4, 4], ..small() },
         FilmConfig { flow_convs: vec![1], ..small() },
         FilmConfig { filters: 0, ..small() },
+        FilmConfig { flow_skips: 3, ..small() },
         FilmConfig { flow_filters: vec![4, 1, 4], ..small() },
     ];
     for config in bad {

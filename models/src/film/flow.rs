@@ -32,8 +32,10 @@ impl Predictor {
 #[derive(Debug)]
 pub(super) struct FlowEstimator {
     shared: Predictor,
-    /// Of the finest scales, finest first. The keys count the other way.
+    /// Of the finest scales from `skips` on, finest first. The keys count the other way.
     own: Vec<Predictor>,
+    /// Finest scales without a predictor.
+    skips: usize,
     fusion_levels: usize,
 }
 
@@ -45,10 +47,10 @@ impl FlowEstimator {
         };
         let count = config.specialized_levels;
         let shared = predictor(vars / "_predictor", count)?;
-        let own = (0..count)
+        let own = (config.flow_skips..count)
             .map(|level| predictor(vars / "_predictors" / (count - 1 - level), level))
             .collect::<Result<_>>()?;
-        Ok(Self { shared, own, fusion_levels: config.fusion_pyramid_levels })
+        Ok(Self { shared, own, skips: config.flow_skips, fusion_levels: config.fusion_pyramid_levels })
     }
 
     /// Flow that moves each half's pixels to where they are found in the other half. `features`: both pictures' as
@@ -56,7 +58,11 @@ impl FlowEstimator {
     pub(super) fn forward(&self, features: &[Tensor]) -> Flow {
         let (mut residuals, mut flows): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
         for level in (0..features.len()).rev() {
-            let predictor = self.own.get(level).unwrap_or(&self.shared);
+            let Some(index) = level.checked_sub(self.skips) else {
+                flows.extend(flows.last().map(finer));
+                continue;
+            };
+            let predictor = self.own.get(index).unwrap_or(&self.shared);
             let own = &features[level];
             let (residual, flow) = match flows.last() {
                 None => {

@@ -35,6 +35,9 @@ pub struct FilmConfig {
     pub fusion_pyramid_levels: usize,
     /// Finest scales with a flow predictor of their own; coarser ones share one.
     pub specialized_levels: usize,
+    /// Finest scales without a flow predictor: they take the next coarser one's flow, enlarged. The published network
+    /// has none.
+    pub flow_skips: usize,
     /// Depth of the feature extractor that runs on every scale.
     pub sub_levels: usize,
     /// Width of the extractor's first level; each deeper one has twice as many.
@@ -51,6 +54,7 @@ impl Default for FilmConfig {
             pyramid_levels: 7,
             fusion_pyramid_levels: 5,
             specialized_levels: 3,
+            flow_skips: 0,
             sub_levels: 4,
             filters: 64,
             flow_convs: vec![3, 3, 3, 3],
@@ -68,6 +72,8 @@ impl FilmConfig {
             "fusion_pyramid_levels must be 1..pyramid_levels"
         } else if self.specialized_levels >= levels {
             "specialized_levels must be below pyramid_levels"
+        } else if self.flow_skips > self.specialized_levels {
+            "flow_skips must not exceed specialized_levels"
         } else if self.features(self.specialized_levels) != self.features(levels - 1) {
             // One predictor serves all of them, so they must be equally wide.
             "specialized_levels must reach the scales of equal width: sub_levels - 1 or more"
