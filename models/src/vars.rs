@@ -160,7 +160,7 @@ impl Source {
                     }
                     Init::Normal(std) => Tensor::randn(shape, options) * std,
                 });
-                let tensor = tensor.set_requires_grad(true);
+                let tensor = channels_last(&tensor).set_requires_grad(true);
                 made.insert(name.to_owned(), tensor.shallow_clone());
                 Ok(tensor)
             }

@@ -158,7 +158,9 @@ enum StageName {
 /// # Errors
 /// Whatever stopped the command.
 pub fn main() -> Result<()> {
-    match Args::parse().command {
+    let command = Args::parse().command;
+    tune_allocator();
+    match command {
         Command::Run { recipe, rig, out, stage, threads } => {
             if let Some(threads) = threads {
                 tch::set_num_threads(threads);
@@ -176,12 +178,10 @@ pub fn main() -> Result<()> {
             Ok(())
         }
         Command::FasterVd { model, rig, avatars, frames, sheet, json } => {
-            tune_allocator();
             let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
             print(&compare::fastervd::run(&model, &rig, avatars, frames, sheet.as_deref())?, json)
         }
         Command::Context { model, rig, context_frames, avatars, frames, selected, json } => {
-            tune_allocator();
             let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
             let plan = compare::context::Plan { avatars, frames, context_frames, selected };
             print(&compare::context::run(&model, &rig, plan)?, json)
@@ -218,9 +218,9 @@ fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Resul
 }
 
 fn train_vae(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
-    let mut stage = VaeStage::new(&recipe.vae, pool)?;
-    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
-    trainer.run(&mut stage, recipe.vae.minutes)?;
+    let stage = VaeStage::new(&recipe.vae, pool)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
+    trainer.run(&stage, recipe.vae.minutes)?;
     trainer.settle();
     let mut weights = stage.params();
     let scaling = recipe.vae.network.scaling_factor;
@@ -231,9 +231,9 @@ fn train_vae(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
 
 fn train_decoder(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let file = out.join("vae.safetensors");
-    let mut stage = VaeStage::decoder(&recipe.vae, pool, &file).context("stage `vae` comes first")?;
-    let mut trainer = Trainer::new(&stage, out, recipe.seed + 1)?;
-    trainer.run(&mut stage, recipe.vae.decoder_minutes)?;
+    let stage = VaeStage::decoder(&recipe.vae, pool, &file).context("stage `vae` comes first")?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed + 1, recipe.shards)?;
+    trainer.run(&stage, recipe.vae.decoder_minutes)?;
     trainer.settle();
     checkpoint::write(&file, &listed(&stage.weights()))
 }
@@ -242,15 +242,15 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let config = &recipe.vae.network;
     let vae = encode::load(&out.join("vae.safetensors"), config).context("stage `vae` comes first")?;
     let latents = Latents::of(&vae, pool, config.scaling_factor);
-    let mut stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
-    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
-    trainer.run(&mut stage, recipe.denoise.minutes)
+    let stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
+    trainer.run(&stage, recipe.denoise.minutes)
 }
 
 fn train_film(recipe: &Recipe, rig: &Rig, out: &Path) -> Result<()> {
-    let mut stage = FilmStage::new(recipe, rig)?;
-    let mut trainer = Trainer::new(&stage, out, recipe.seed)?;
-    trainer.run(&mut stage, recipe.film.minutes)
+    let stage = FilmStage::new(recipe, rig)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
+    trainer.run(&stage, recipe.film.minutes)
 }
 
 fn listed(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {

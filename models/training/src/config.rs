@@ -16,6 +16,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Picture side in pixels.
     pub size: usize,
+    /// Batches of a step, each on a thread of its own; the weights follow their mean gradient.
+    pub shards: usize,
     /// The pool of rendered pictures.
     pub data: Data,
     /// Autoencoder.

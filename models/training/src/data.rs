@@ -7,6 +7,7 @@ use crate::{
 use keyframed_engine::pose::{LABELS, Palette};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 /// Avatars that ship with the model.
@@ -44,6 +45,7 @@ impl Pool {
         let data = &recipe.data;
         let bar = indicatif::ProgressBar::new((GALLERY + data.people) as u64).with_prefix("figures");
         let albums = (0..GALLERY + data.people)
+            .into_par_iter()
             .map(|index| {
                 bar.inc(1);
                 let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
@@ -119,6 +121,12 @@ fn album(
         album.targets.push(keep(render(rig, person, shape, &pose, &camera, size)));
     }
     album
+}
+
+/// Gaussian noise of the shape of `x`; libtorch's own generator is shared by all threads.
+pub fn noise_like(x: &Tensor, rng: &mut ChaCha8Rng) -> Tensor {
+    let values: Vec<f32> = rng.sample_iter(rand_distr::StandardNormal).take(x.numel()).collect();
+    Tensor::from_slice(&values).view(x.size().as_slice())
 }
 
 /// RGB bytes as `[1, 3, size, size]` in [-1, 1].

@@ -7,6 +7,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use keyframed_models::torch_ext::use_threads;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::{
@@ -27,16 +28,17 @@ pub trait Stage {
     fn params(&self) -> BTreeMap<String, Tensor>;
     /// Step sizes.
     fn rates(&self) -> Rates;
-    /// The loss of one fresh batch; `progress` runs from 0 to 1.
+    /// The loss of one fresh batch; `progress` runs from 0 to 1. Randomness comes from `rng` alone, and only parameters
+    /// are written to (their gradients, by the backward pass): several threads call this at once.
     ///
     /// # Errors
     /// A network refused its input.
-    fn loss(&mut self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)>;
+    fn loss(&self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)>;
     /// Draws what the network does now; called with the averaged weights in place.
     ///
     /// # Errors
     /// The picture cannot be made or written.
-    fn sheet(&mut self, path: &Path) -> Result<Vec<Figure>>;
+    fn sheet(&self, path: &Path) -> Result<Vec<Figure>>;
 }
 
 /// Keys at a network's edge, which AdamW moves.
@@ -45,6 +47,20 @@ fn edge(name: &str) -> bool {
         .iter()
         .any(|part| name.contains(part))
 }
+
+/// A stage that several threads take losses of.
+struct Shared<'a>(&'a dyn Stage);
+
+impl<'a> Shared<'a> {
+    /// A method, so that closures hold all of it and not the reference within.
+    fn get(&self) -> &'a dyn Stage {
+        self.0
+    }
+}
+
+// SAFETY: `Stage::loss` takes `&self`. libtorch reads a tensor from several threads at once safely; what backward passes
+// write are the parameters' gradients, each behind the lock of its `AccumulateGrad` node.
+unsafe impl Sync for Shared<'_> {}
 
 /// One stage on its way from nothing to its budget.
 pub struct Trainer {
@@ -56,14 +72,15 @@ pub struct Trainer {
     seconds: f64,
     dir: PathBuf,
     seed: u64,
+    shards: usize,
 }
 
 impl Trainer {
-    /// Starts `stage`, or continues it from its checkpoint in `dir`.
+    /// Starts `stage`, or continues it from its checkpoint in `dir`. Each step draws `shards` batches, one a thread.
     ///
     /// # Errors
     /// A checkpoint exists and cannot be read.
-    pub fn new(stage: &dyn Stage, dir: &Path, seed: u64) -> Result<Self> {
+    pub fn new(stage: &dyn Stage, dir: &Path, seed: u64, shards: usize) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let params = stage.params();
         let average = params.iter().map(|(k, t)| (k.clone(), t.detach().copy())).collect();
@@ -76,6 +93,7 @@ impl Trainer {
             seconds: 0.0,
             dir: dir.to_owned(),
             seed,
+            shards: shards.max(1),
         };
         let file = trainer.file(stage);
         if file.exists() {
@@ -114,7 +132,7 @@ impl Trainer {
     ///
     /// # Errors
     /// A step fails, or a file cannot be written.
-    pub fn run(&mut self, stage: &mut dyn Stage, minutes: f64) -> Result<()> {
+    pub fn run(&mut self, stage: &dyn Stage, minutes: f64) -> Result<()> {
         let file = self.file(stage);
         let bar = ProgressBar::new((minutes * 60.0) as u64);
         bar.set_style(ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg} left {eta}")?);
@@ -150,14 +168,9 @@ impl Trainer {
         Ok(())
     }
 
-    fn step(&mut self, stage: &mut dyn Stage, progress: f64) -> Result<Vec<Figure>> {
-        // A stream per step: a resumed run sees the batches that an unbroken one would.
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(self.steps + 1);
-        tch::manual_seed(self.seed as i64 ^ ((self.steps as i64) << 20));
+    fn step(&mut self, stage: &dyn Stage, progress: f64) -> Result<Vec<Figure>> {
         self.optimizer.zero_grad();
-        let (loss, mut figures) = stage.loss(&mut rng, progress)?;
-        loss.backward();
+        let mut figures = self.backward(stage, progress)?;
         let norm = self.optimizer.clip(1.0);
         if norm.is_finite() {
             self.optimizer.step(rate_factor(self.steps, progress));
@@ -173,12 +186,39 @@ impl Trainer {
         Ok(figures)
     }
 
+    /// Gradients of the mean over all shards' batches, and the mean of their figures.
+    fn backward(&self, stage: &dyn Stage, progress: f64) -> Result<Vec<Figure>> {
+        let (seed, steps, shards) = (self.seed, self.steps, self.shards);
+        let threads = (tch::get_num_threads() as usize / shards).max(1);
+        let stage = Shared(stage);
+        let shard = |index: usize| {
+            // A stream of its own: a resumed run sees the batches that an unbroken one would.
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(steps * shards as u64 + index as u64 + 1);
+            use_threads(threads);
+            let (loss, figures) = stage.get().loss(&mut rng, progress)?;
+            (loss / shards as f64).backward();
+            Ok(figures)
+        };
+        let parts: Result<Vec<Vec<Figure>>> = std::thread::scope(|scope| {
+            let shard = &shard;
+            let threads: Vec<_> = (0..shards).map(|index| scope.spawn(move || shard(index))).collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|why| std::panic::resume_unwind(why)))
+                .collect()
+        });
+        let parts = parts?;
+        let mean = |i: usize| parts.iter().map(|part| part[i].1).sum::<f64>() / parts.len() as f64;
+        Ok(parts[0].iter().enumerate().map(|(i, figure)| (figure.0, mean(i))).collect())
+    }
+
     fn line(&self) -> String {
         format!("step {} {}", self.steps, self.curve.latest(100))
     }
 
     /// Evaluation sheet and curve, with the averaged weights in place.
-    fn draw(&mut self, stage: &mut dyn Stage) -> Result<Vec<Figure>> {
+    fn draw(&mut self, stage: &dyn Stage) -> Result<Vec<Figure>> {
         let own: BTreeMap<String, Tensor> =
             self.params.iter().map(|(k, t)| (k.clone(), t.detach().copy())).collect();
         copy_into(&self.params, &self.average);

@@ -194,11 +194,11 @@ impl Stage for DenoiseStage<'_> {
         Rates { muon: self.recipe.muon_lr, adam: self.recipe.adam_lr, weight_decay: 0.02 }
     }
 
-    fn loss(&mut self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)> {
+    fn loss(&self, rng: &mut ChaCha8Rng, progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let batch = self.batch(rng);
         let steps = self.timesteps(progress, rng);
         let times = Tensor::from_slice(&steps);
-        let noise = batch.latents.randn_like();
+        let noise = data::noise_like(&batch.latents, rng);
         let noisy = self.schedule.add_noise(&batch.latents, &noise, &times);
         let velocity = self.schedule.velocity(&batch.latents, &noise, &times);
         let made = {
@@ -211,7 +211,7 @@ impl Stage for DenoiseStage<'_> {
         Ok((loss, vec![("velocity", squared.double_value(&[]))]))
     }
 
-    fn sheet(&mut self, path: &Path) -> Result<Vec<Figure>> {
+    fn sheet(&self, path: &Path) -> Result<Vec<Figure>> {
         let size = self.pool.size;
         let mut rows = Vec::new();
         let (mut four, mut one, mut count) = (0.0, 0.0, 0.0);

@@ -12,13 +12,13 @@ use crate::{
 use anyhow::Result;
 use keyframed_models::{
     Source,
-    film::{Between, Film},
+    film::{Between, Film, FilmConfig},
     torch_ext::CpuAutocast,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, path::Path};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, IndexOp, Kind, Tensor};
 
 /// Two frames, one between them, and its time.
 struct Triplet {
@@ -46,6 +46,7 @@ impl<'a> FilmStage<'a> {
     pub fn new(recipe: &'a Recipe, rig: &'a Rig) -> Result<Self> {
         let source = Source::fresh(Device::Cpu);
         let network = Film::new(&source.root(), &recipe.film.network)?;
+        tch::no_grad(|| start_as_cross_fade(&source.tensors(), &recipe.film.network));
         Ok(Self { recipe: &recipe.film, rig, size: recipe.size, source, network })
     }
 
@@ -76,6 +77,31 @@ impl<'a> FilmStage<'a> {
     }
 }
 
+/// Lets the decoder's last step begin as the mean of both warped pictures, and training with what a cross-fade of
+/// them reaches: its first filters carry the pictures' colours through unchanged (leaky ReLUs leave values above 0 as
+/// they are), which as a rule takes long to learn and is never exact. Narrower networks start at random.
+fn start_as_cross_fade(weights: &BTreeMap<String, Tensor>, config: &FilmConfig) {
+    let filters = config.filters;
+    let Some(last) = config.fusion_pyramid_levels.checked_sub(2).filter(|_| filters >= 6) else { return };
+    let weight = |name: &str| weights[&format!("fuse.{name}.weight")].shallow_clone();
+    let (first, second) = (weight(&format!("convs.{last}.1.0")), weight(&format!("convs.{last}.2.0")));
+    let output = weight("output_conv");
+    for name in [format!("convs.{last}.1.0"), format!("convs.{last}.2.0"), "output_conv".to_owned()] {
+        let bias = &weights[&format!("fuse.{name}.bias")];
+        let _ = bias.narrow(0, 0, bias.size()[0].min(6)).zero_();
+    }
+    for colours in [first.narrow(0, 0, 6), second.narrow(0, 0, 6), output.shallow_clone()] {
+        let _ = colours.shallow_clone().zero_();
+    }
+    for channel in 0..6 {
+        // The decoder reads a picture, its features, the other picture, its features.
+        let source = channel % 3 + channel / 3 * (3 + filters);
+        let _ = first.i((channel, source, 1, 1)).fill_(1.0);
+        let _ = second.i((channel, channel, 1, 1)).fill_(1.0);
+        let _ = output.i((channel % 3, channel, 0, 0)).fill_(0.5);
+    }
+}
+
 /// Each picture, warped to the middle, should already be the truth: this teaches the flow.
 fn warp_loss(between: &Between, truth: &Tensor, weight: &Tensor) -> Tensor {
     let side = |warped: &Tensor| ((warped.to_kind(Kind::Float) - truth).abs() * weight).mean(Kind::Float);
@@ -100,7 +126,7 @@ impl Stage for FilmStage<'_> {
         Rates { muon: self.recipe.muon_lr, adam: self.recipe.adam_lr, weight_decay: 0.0 }
     }
 
-    fn loss(&mut self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
+    fn loss(&self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let (size, crop) = (self.size, self.recipe.crop as i64);
         let mut parts: [Vec<Tensor>; 4] = Default::default();
         let mut times = Vec::new();
@@ -133,7 +159,7 @@ impl Stage for FilmStage<'_> {
         Ok((loss, vec![("psnr", psnr(mse * 4.0)), ("cross-fade", psnr(fade * 4.0))]))
     }
 
-    fn sheet(&mut self, path: &Path) -> Result<Vec<Figure>> {
+    fn sheet(&self, path: &Path) -> Result<Vec<Figure>> {
         let mut rng = ChaCha8Rng::seed_from_u64(0xF11A);
         let mut rows = Vec::new();
         let (mut film, mut fade) = (0.0, 0.0);
@@ -167,5 +193,34 @@ impl FilmStage<'_> {
                 return triplet;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Even pictures stay what they are however they are warped.
+    #[test]
+    fn an_untrained_network_makes_the_mean_of_even_pictures() {
+        let config = FilmConfig {
+            pyramid_levels: 4,
+            fusion_pyramid_levels: 3,
+            specialized_levels: 2,
+            sub_levels: 3,
+            filters: 8,
+            flow_convs: vec![1, 1, 1],
+            flow_filters: vec![4, 4, 4],
+            ..FilmConfig::default()
+        };
+        let source = Source::fresh(Device::Cpu);
+        let network = Film::new(&source.root(), &config).unwrap();
+        let even = |colour: [f32; 3]| Tensor::from_slice(&colour).view([1, 3, 1, 1]).repeat([1, 1, 32, 32]);
+        let (first, last, mean) = (even([0.2, 0.9, 0.4]), even([0.6, 0.1, 0.4]), even([0.4, 0.5, 0.4]));
+        tch::no_grad(|| {
+            start_as_cross_fade(&source.tensors(), &config);
+            let error = (network.forward(&first, &last, 0.5) - mean).abs().max().double_value(&[]);
+            assert!(error < 1e-5, "{error}");
+        });
     }
 }

@@ -121,13 +121,13 @@ impl Stage for VaeStage<'_> {
         Rates { muon: self.recipe.muon_lr, adam: self.recipe.adam_lr, weight_decay: 0.0 }
     }
 
-    fn loss(&mut self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
+    fn loss(&self, rng: &mut ChaCha8Rng, _progress: f64) -> Result<(Tensor, Vec<Figure>)> {
         let (truth, weight) = self.batch(rng);
         let (latent, made) = {
             let _bf16 = self.recipe.bf16.then(CpuAutocast::enter);
             let encode = || self.network.encode_moments(&truth).mean;
             let latent = if self.decoder_only { tch::no_grad(encode) } else { encode() };
-            let noisy = &latent + latent.randn_like() * self.latent_noise();
+            let noisy = &latent + data::noise_like(&latent, rng) * self.latent_noise();
             let made = self.network.decode(&noisy);
             (latent.to_kind(Kind::Float), made.to_kind(Kind::Float))
         };
@@ -136,7 +136,7 @@ impl Stage for VaeStage<'_> {
         Ok((loss, vec![("psnr", psnr(mse)), ("latent", latent.std(true).double_value(&[]))]))
     }
 
-    fn sheet(&mut self, path: &Path) -> Result<Vec<Figure>> {
+    fn sheet(&self, path: &Path) -> Result<Vec<Figure>> {
         let size = self.pool.size;
         let (mut truth_row, mut made_row, mut whole, mut person) = (Vec::new(), Vec::new(), 0.0, 0.0);
         let held_out = self.pool.albums[..data::GALLERY].iter().filter_map(|album| album.targets.last());
