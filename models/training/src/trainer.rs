@@ -43,7 +43,7 @@ pub trait Stage {
 
 /// Keys at a network's edge, which AdamW moves.
 fn edge(name: &str) -> bool {
-    ["conv_in.", "conv_out.", "time_embedding", "quant_conv", "text", "aux", "output_conv"]
+    ["conv_in.", "conv_out.", "time_embedding", "quant_conv", "text", "lora_", "output_conv"]
         .iter()
         .any(|part| name.contains(part))
 }

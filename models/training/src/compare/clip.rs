@@ -2,8 +2,8 @@
 
 use crate::{
     data::GALLERY,
-    eval::{SEED, frame},
-    synth::{self, Camera, Motion, Person, Rig, Shot, render},
+    eval::{SEED, cast, frame},
+    synth::{self, Camera, Motion, Rig, Shot, render},
 };
 use anyhow::{Result, ensure};
 use keyframed_engine::{
@@ -49,16 +49,24 @@ impl Clip {
 /// # Errors
 /// More avatars than there are, or fewer than two frames.
 pub fn clips(rig: &Rig, size: usize, count: usize, frames: usize) -> Result<Vec<Clip>> {
-    ensure!((1..=GALLERY).contains(&count), "there are 1 to {GALLERY} avatars, not {count}");
-    ensure!(frames >= 2, "a clip needs at least two frames, not {frames}");
-    (0..count).map(|n| clip(rig, size, n * GALLERY / count, frames)).collect()
+    cast_clips(rig, size, count, frames, false)
 }
 
-fn clip(rig: &Rig, size: usize, avatar: usize, frames: usize) -> Result<Clip> {
+/// As [`clips`], of people that no training saw if they are to be `unseen`.
+///
+/// # Errors
+/// As [`clips`].
+pub fn cast_clips(rig: &Rig, size: usize, count: usize, frames: usize, unseen: bool) -> Result<Vec<Clip>> {
+    ensure!((1..=GALLERY).contains(&count), "there are 1 to {GALLERY} avatars, not {count}");
+    ensure!(frames >= 2, "a clip needs at least two frames, not {frames}");
+    (0..count).map(|n| clip(rig, size, n * GALLERY / count, frames, unseen)).collect()
+}
+
+fn clip(rig: &Rig, size: usize, avatar: usize, frames: usize, unseen: bool) -> Result<Clip> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    rng.set_stream(avatar as u64 + 3000);
-    let (person, motion, camera) =
-        (Person::gallery(avatar), Motion::random(&mut rng), Camera::random(&mut rng));
+    rng.set_stream(avatar as u64 + if unseen { 4000 } else { 3000 });
+    let (person, reference) = cast(rig, avatar, unseen, size, &mut rng);
+    let (motion, camera) = (Motion::random(&mut rng), Camera::random(&mut rng));
     let (start, shape) = (rng.random_range(0.0..10.0f32), rng.random_range(0..rig.shapes()));
     let at = |index: usize| start + index as f32 / RATE as f32;
     let truth: Vec<Shot> = (0..frames)
@@ -68,8 +76,8 @@ fn clip(rig: &Rig, size: usize, avatar: usize, frames: usize) -> Result<Clip> {
         Ok(Labels::new(size as u32, size as u32, shot.labels.clone())?.colours(Palette::Viridis))
     };
     Ok(Clip {
-        avatar: synth::GALLERY[avatar],
-        reference: frame(&synth::avatar(rig, avatar, size).rgb, size)?,
+        avatar: if unseen { "unseen" } else { synth::GALLERY[avatar] },
+        reference: frame(&reference.rgb, size)?,
         poses: truth.iter().map(pose).collect::<Result<_>>()?,
         still: truth.windows(2).map(|pair| still(&pair[0], &pair[1])).collect(),
         truth,

@@ -39,20 +39,20 @@ pub fn flicker(pictures: &[&[u8]], still: &[Vec<bool>]) -> Option<f64> {
 
 /// A mean of what there is.
 #[derive(Debug, Default)]
-pub(super) struct Average {
+pub(crate) struct Average {
     sum: f64,
     count: f64,
 }
 
 impl Average {
-    pub(super) fn add(&mut self, value: Option<f64>) {
+    pub(crate) fn add(&mut self, value: Option<f64>) {
         if let Some(value) = value {
             self.sum += value;
             self.count += 1.0;
         }
     }
 
-    pub(super) fn mean(&self) -> Option<f64> {
+    pub(crate) fn mean(&self) -> Option<f64> {
         (self.count > 0.0).then(|| self.sum / self.count)
     }
 }

@@ -6,10 +6,10 @@
 mod clip;
 pub mod context;
 pub mod fastervd;
-mod flicker;
+pub(crate) mod flicker;
 mod produce;
 
-pub use clip::{Clip, RATE, clips};
+pub use clip::{Clip, RATE, cast_clips, clips};
 pub use flicker::{MARGIN, flicker, still};
 pub use produce::{Keys, Kind, Made, every, interpolated};
 

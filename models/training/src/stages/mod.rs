@@ -2,7 +2,10 @@
 
 pub mod denoise;
 pub mod encode;
+pub mod feed;
 pub mod film;
+pub mod lcm;
+pub mod networks;
 pub mod vae;
 
 /// Peak signal-to-noise ratio in dB of a mean squared error of values in [-1, 1].

@@ -121,6 +121,11 @@ impl Backdrop {
         out.with_floor(horizon, mix(ground, [0.9; 3], 0.15), ground)
     }
 
+    /// The scene without anybody: `size * size * 3` bytes.
+    pub fn picture(&self, size: usize) -> Vec<u8> {
+        self.paint(size).iter().flat_map(|colour| colour.map(|c| (c * 255.0 + 0.5) as u8)).collect()
+    }
+
     /// The picture, `size` × `size`.
     pub(super) fn paint(&self, size: usize) -> Vec<Colour> {
         let mut out = Vec::with_capacity(size * size);
