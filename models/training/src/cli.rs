@@ -4,7 +4,7 @@ use crate::{
     checkpoint, compare,
     config::Recipe,
     data::Pool,
-    eval, export,
+    eval, export, personal,
     stages::{
         denoise::DenoiseStage,
         encode::{self, Latents},
@@ -15,7 +15,7 @@ use crate::{
     synth::{self, Rig},
     trainer::{Stage, Trainer},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use keyframed_models::{allocator::tune_allocator, checkpoint::ModelDir};
 use serde::Serialize;
@@ -84,6 +84,30 @@ enum Command {
         /// Folder of DensePose clips of real people (*.mp4).
         #[arg(long)]
         driving: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adapts a model to one person, from a minute or two of video and what DensePose sees in it.
+    Personal {
+        /// Video of the person.
+        #[arg(long)]
+        rgb: PathBuf,
+        /// The same video as DensePose sees it, in viridis colours.
+        #[arg(long)]
+        densepose: PathBuf,
+        /// Folder of the new model; its last part is the model's name.
+        #[arg(long)]
+        out: PathBuf,
+        /// The model to start from: a name or a directory.
+        #[arg(long, default_value = "mini")]
+        model: String,
+        /// How long to train.
+        #[arg(long, default_value_t = 40.0)]
+        minutes: f64,
+        /// Seed of batches and noise.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -190,6 +214,12 @@ pub fn main() -> Result<()> {
                 trade_off: &out.join("trade-off.svg"),
             };
             print(&eval::run(&ModelDir::load(&model)?, &Rig::load(&rig)?, &plan)?, json)
+        }
+        Command::Personal { rgb, densepose, out, model, minutes, seed, json } => {
+            ensure!(minutes > 0.0 && minutes.is_finite(), "--minutes must be more than 0");
+            let name = out.file_name().context("--out needs a name")?.to_string_lossy().into_owned();
+            let plan = personal::Plan { rgb, densepose, out, name, minutes, seed };
+            print(&personal::run(&ModelDir::find(&model)?, &plan)?, json)
         }
         Command::FasterVd { model, rig, avatars, frames, sheet, json } => {
             let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);

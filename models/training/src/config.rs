@@ -131,6 +131,42 @@ pub struct Film {
     pub network: FilmConfig,
 }
 
+impl Vae {
+    /// Gentle steps for a decoder that has learned already.
+    pub fn adapting(network: AutoencoderKlConfig) -> Self {
+        Self {
+            minutes: 0.0,
+            decoder_minutes: 0.0,
+            batch: 8,
+            crop: 128,
+            bf16: false,
+            muon_lr: 0.006,
+            adam_lr: 3e-4,
+            latent_noise: 0.08,
+            network,
+        }
+    }
+}
+
+impl Denoise {
+    /// Gentle steps for networks that have learned already, on one person.
+    pub fn adapting(unet: UNetConfig, controlnet: ControlNetConfig, scheduler: SchedulerConfig) -> Self {
+        Self {
+            minutes: 0.0,
+            references: 2,
+            targets: 5,
+            bf16: false,
+            muon_lr: 0.005,
+            adam_lr: 3e-4,
+            gallery_share: 0.0,
+            final_timesteps_share: 0.4,
+            unet,
+            controlnet,
+            scheduler,
+        }
+    }
+}
+
 impl Recipe {
     /// Reads a recipe.
     ///

@@ -15,7 +15,8 @@ pub const GALLERY: usize = synth::GALLERY.len();
 /// The last pictures of each gallery avatar are never trained on.
 pub const HELD_OUT: usize = 8;
 
-/// A rendered picture with its truth.
+/// A picture with its truth.
+#[derive(Clone)]
 pub struct Picture {
     /// RGB, `size`×`size`.
     pub rgb: Vec<u8>,
@@ -29,12 +30,16 @@ pub struct Album {
     pub references: Vec<Picture>,
     /// Pictures in any pose.
     pub targets: Vec<Picture>,
+    /// How many of the targets, the last ones, are never trained on.
+    pub held_out: usize,
 }
 
 /// All people, gallery avatars first.
 pub struct Pool {
-    /// One album a person.
+    /// One album a person; at least one.
     pub albums: Vec<Album>,
+    /// How many of them, the first ones, are avatars of the gallery.
+    pub gallery: usize,
     /// Picture side.
     pub size: usize,
 }
@@ -58,22 +63,29 @@ impl Pool {
                 album(rig, &person, gallery.then_some(index), references, targets, recipe.size, &mut rng)
             })
             .collect();
-        Self { albums, size: recipe.size }
+        Self { albums, gallery: GALLERY, size: recipe.size }
     }
 
-    /// A gallery avatar or a random person.
+    /// A gallery avatar or another person.
     pub fn pick(&self, gallery_share: f64, rng: &mut ChaCha8Rng) -> usize {
-        if rng.random_bool(gallery_share) {
-            rng.random_range(0..GALLERY)
+        let others = self.albums.len() - self.gallery;
+        if others == 0 || self.gallery > 0 && rng.random_bool(gallery_share) {
+            rng.random_range(0..self.gallery)
         } else {
-            rng.random_range(GALLERY..self.albums.len().max(GALLERY + 1)).min(self.albums.len() - 1)
+            self.gallery + rng.random_range(0..others)
         }
     }
 
     /// Targets of person `index` that may be trained on.
     pub fn training_targets(&self, index: usize) -> &[Picture] {
-        let targets = &self.albums[index].targets;
-        &targets[..targets.len() - if index < GALLERY { HELD_OUT } else { 0 }]
+        let album = &self.albums[index];
+        &album.targets[..album.targets.len() - album.held_out]
+    }
+
+    /// A few people to watch in training, half of them from the gallery.
+    pub fn watched(&self) -> Vec<usize> {
+        let spread = |from: usize, to: usize| (from..to).step_by(((to - from) / 5).max(1)).take(5);
+        spread(0, self.gallery).chain(spread(self.gallery, self.albums.len())).collect()
     }
 
     /// Any picture that may be trained on.
@@ -103,7 +115,8 @@ fn album(
     rng: &mut ChaCha8Rng,
 ) -> Album {
     let keep = |shot: synth::Shot| Picture { rgb: shot.rgb, labels: shot.labels };
-    let mut album = Album { references: Vec::new(), targets: Vec::new() };
+    let held_out = if gallery.is_some() { HELD_OUT } else { 0 };
+    let mut album = Album { references: Vec::new(), targets: Vec::new(), held_out };
     for index in 0..references {
         if let (Some(avatar), 0) = (gallery, index) {
             album.references.push(keep(synth::avatar(rig, avatar, size)));

@@ -8,6 +8,7 @@ pub mod data;
 pub mod eval;
 pub mod export;
 pub mod optim;
+pub mod personal;
 pub mod plot;
 pub mod stages;
 pub mod synth;

@@ -8,14 +8,14 @@ use crate::{
     stages::{encode::Latents, feed::Feed, networks::Networks, psnr},
     trainer::{Figure, Stage},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use keyframed_models::{
     Source,
     scheduler::{self, NoiseSchedule},
     torch_ext::CpuAutocast,
     vae::AutoencoderKl,
 };
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, path::Path};
 use tch::{Device, Kind, Tensor};
@@ -48,6 +48,18 @@ impl<'a> DenoiseStage<'a> {
         let networks = Networks::new(Source::fresh(Device::Cpu), recipe)?;
         let schedule = NoiseSchedule::new(&recipe.scheduler)?;
         Ok(Self { feed: Feed { recipe, pool, latents }, vae, vae_scaling, schedule, networks })
+    }
+
+    /// Begins where other networks ended.
+    ///
+    /// # Errors
+    /// A tensor is missing in `weights`.
+    pub fn start_from(&self, weights: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, tensor) in self.networks.source().tensors() {
+            let value = weights.get(&name).with_context(|| format!("no tensor {name}"))?;
+            tch::no_grad(|| tensor.shallow_clone().copy_(value));
+        }
+        Ok(())
     }
 
     /// A third of the samples lie near pure noise; towards the end most lie on the sampler's steps.
@@ -99,10 +111,7 @@ impl Stage for DenoiseStage<'_> {
         let size = self.feed.pool.size;
         let mut rows = Vec::new();
         let (mut four, mut one, mut count) = (0.0, 0.0, 0.0);
-        let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let gallery = (0..data::GALLERY).step_by(2).take(5);
-        let unseen = (0..3).map(|_| rng.random_range(data::GALLERY..self.feed.pool.albums.len()));
-        for person in gallery.chain(unseen.collect::<Vec<_>>()) {
+        for person in self.feed.pool.watched() {
             let album = &self.feed.pool.albums[person];
             let Some(target) = album.targets.last() else { continue };
             let reference = self.feed.latents.references[person].narrow(0, 0, 1);

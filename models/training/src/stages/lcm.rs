@@ -239,7 +239,7 @@ impl Stage for LcmStage<'_> {
         ];
         let mut figures: Vec<Figure> = ways.iter().map(|way| (way.0, 0.0)).collect();
         let mut rows = Vec::new();
-        let people: Vec<usize> = (0..data::GALLERY).step_by(2).collect();
+        let people = self.feed.pool.watched();
         for &person in &people {
             let album = &self.feed.pool.albums[person];
             let Some(target) = album.targets.last() else { continue };

@@ -139,9 +139,10 @@ impl Stage for VaeStage<'_> {
     fn sheet(&self, path: &Path) -> Result<Vec<Figure>> {
         let size = self.pool.size;
         let (mut truth_row, mut made_row, mut whole, mut person) = (Vec::new(), Vec::new(), 0.0, 0.0);
-        let held_out = self.pool.albums[..data::GALLERY].iter().filter_map(|album| album.targets.last());
+        let each = if self.pool.albums.len() == 1 { 8 } else { 1 };
+        let last = self.pool.albums.iter().flat_map(|album| album.targets.iter().rev().take(each));
         let mut count = 0.0;
-        for picture in held_out.take(8) {
+        for picture in last.take(8) {
             let truth = data::picture_tensor(&picture.rgb, size);
             let made = self.network.decode(&self.network.encode_moments(&truth).mean).clamp(-1.0, 1.0);
             let error = (&made - &truth).square();
