@@ -147,6 +147,7 @@ impl Placement {
             Device::Cuda(index) => {
                 // Every pass has the same shapes: trying cuDNN's kernels once pays.
                 Cuda::cudnn_set_benchmark(true);
+                torch_cuda::exact();
                 (on_cuda(self.dtype, index, torch_cuda::has_bfloat16(index))?, false)
             }
             _ => (Kind::Float, on_processor(self.dtype, width)?),

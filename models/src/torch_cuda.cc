@@ -2,6 +2,7 @@
 // allocator's interface and the hooks that libtorch_cuda.so installs when it is loaded. For CUDA graphs there is no
 // such interface, so at::cuda::CUDAGraph's members are looked up by name in the library that was loaded.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -120,6 +121,9 @@ int kf_cuda_has_bfloat16(int device) {
   }
 }
 
+// float32 means float32: by default cuDNN's convolutions round its products to 10 bits.
+void kf_cuda_exact() { at::globalContext().setAllowTF32CuDNN(false); }
+
 // Waits for what this thread has asked of a CUDA device.
 int kf_cuda_wait(int device, char *error, size_t length) {
   return guarded(error, length, [&] {
@@ -181,6 +185,8 @@ int kf_graph_begin(void *graph, char *error, size_t length) {
   return guarded(error, length, [&] {
     auto *own = static_cast<Graph *>(graph);
     TORCH_CHECK(graph_calls().complete(), "this libtorch has no CUDA graphs that are known here");
+    // Captures and replays are of the current device's current stream.
+    const c10::DeviceGuard guard(own->device);
     graph_calls().construct(own->place, false);
     own->constructed = true;
     graph_calls().begin(own->place, {0, 0}, THREAD_LOCAL_MODE);
@@ -188,11 +194,19 @@ int kf_graph_begin(void *graph, char *error, size_t length) {
 }
 
 int kf_graph_end(void *graph, char *error, size_t length) {
-  return guarded(error, length, [&] { graph_calls().end(static_cast<Graph *>(graph)->place); });
+  return guarded(error, length, [&] {
+    auto *own = static_cast<Graph *>(graph);
+    const c10::DeviceGuard guard(own->device);
+    graph_calls().end(own->place);
+  });
 }
 
 // Does the noted work again, on the current stream.
 int kf_graph_replay(void *graph, char *error, size_t length) {
-  return guarded(error, length, [&] { graph_calls().replay(static_cast<Graph *>(graph)->place); });
+  return guarded(error, length, [&] {
+    auto *own = static_cast<Graph *>(graph);
+    const c10::DeviceGuard guard(own->device);
+    graph_calls().replay(own->place);
+  });
 }
 }

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 unsafe extern "C" {
     fn kf_cuda_has_bfloat16(device: c_int) -> c_int;
+    fn kf_cuda_exact();
     fn kf_cuda_wait(device: c_int, error: *mut c_char, length: usize) -> c_int;
     fn kf_cuda_upload(
         bytes: *const u8,
@@ -38,6 +39,12 @@ fn number(device: usize) -> c_int {
 pub fn has_bfloat16(device: usize) -> bool {
     // SAFETY: takes a number; whatever libtorch throws is caught there.
     unsafe { kf_cuda_has_bfloat16(number(device)) == 1 }
+}
+
+/// Lets convolutions in float32 on CUDA devices compute in float32, which cuDNN by default does not.
+pub fn exact() {
+    // SAFETY: sets a flag of libtorch's.
+    unsafe { kf_cuda_exact() }
 }
 
 /// Waits for what this thread has asked of a CUDA device.

@@ -176,6 +176,24 @@ fn a_picture_that_is_no_picture_fails_alone() {
 }
 
 #[test]
+fn latents_that_are_no_numbers_do_not_stay_in_the_context() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(dir.path());
+    let mut unet = ModelDir::load(dir.path()).unwrap().tensors(Role::Unet).unwrap();
+    let _ = unet.get_mut("conv_out.weight").unwrap().fill_(3e38);
+    tiny.put(Role::Unet, unet);
+    tiny.write();
+    let mut generator = load(&dir, settings(&dir));
+    generator.set_reference(&picture(32, 16)).unwrap();
+    for shift in [0, 4] {
+        let error = generator.begin(&pose(shift), 0).err().unwrap();
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        assert!(cause.contains("latents") && cause.contains("no finite numbers"), "{error}: {cause}");
+        assert_eq!(generator.context_bytes(), 0);
+    }
+}
+
+#[test]
 fn timesteps_of_the_model_replace_the_even_ones() {
     let dir = tempfile::tempdir().unwrap();
     let mut tiny = Tiny::new(dir.path());

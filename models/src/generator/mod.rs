@@ -276,6 +276,12 @@ impl LcmGenerator {
         self.graphs = graphs;
         let made = made.map_err(failed)?;
         let latents = made.latents.shallow_clone();
+        if !is_finite(&latents) {
+            // Whatever it was may have come from the context: the next key frame begins without.
+            self.context.clear();
+            let reason = "the key frame's latents have values that are no finite numbers";
+            return Err(failed(ModelError::Input(reason.into())));
+        }
         self.context.push_back(made);
         self.trim();
         Ok(latents)
@@ -391,11 +397,15 @@ impl KeyframeGenerator for LcmGenerator {
     }
 }
 
+fn is_finite(values: &Tensor) -> bool {
+    values.isfinite().all().int64_value(&[]) == 1
+}
+
 /// The picture of clean latents `[1, c, 1, h, w]`.
 fn picture_of(vae: &SharedAutoencoder, place: Place, latents: &Tensor) -> Result<Frame> {
     let _running = place.enter();
     let image = vae.decode(&latents.squeeze_dim(2)).to_kind(Kind::Float);
-    if image.isfinite().all().int64_value(&[]) == 0 {
+    if !is_finite(&image) {
         return Err(ModelError::Input("the decoded picture has values that are no finite numbers".into()));
     }
     picture::frame(&(image / 2.0 + 0.5))
