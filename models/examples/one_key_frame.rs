@@ -66,6 +66,7 @@ fn key_frame(model: &ModelDir, stack: &Stack, frames: i64) -> Result<BTreeMap<St
         stack,
         scheduler: scheduler.as_ref(),
         banks: &banks,
+        begun: None,
         embedded: &embedded,
         windows: &windows,
         guidance: 1.0,

@@ -10,7 +10,7 @@ use crate::{
     error::{ModelError, Result},
     nn::Memory,
     reference::{Bank, ProjectedBank, Reference},
-    unet::{UNet, UNetConfig},
+    unet::{Begun, UNet, UNetConfig},
 };
 use std::{ops::Deref, path::Path, sync::Arc};
 use tch::{Device, Kind, Tensor};
@@ -165,6 +165,30 @@ impl Stack {
         let latents = Tensor::cat(&[latents, latents], 0);
         let text = Tensor::cat(&[unconditional, conditional], 0);
         self.unet.forward_after(&latents, &t, &text, Some(residuals), Some(&bank.after(1)), memory)
+    }
+
+    /// What [`Stack::predict`] does before a pose comes in, without guidance and memory.
+    ///
+    /// # Errors
+    /// As [`Stack::predict`].
+    pub fn begin(&self, latents: &Tensor, t: i64, bank: &ProjectedBank) -> Result<Begun> {
+        let bank = Reference::projected(bank);
+        self.unet.begin(latents, &self.timestep(t), &self.text.conditional, Some(&bank))
+    }
+
+    /// The rest of it.
+    ///
+    /// # Errors
+    /// As [`Stack::predict`].
+    pub fn predict_from(
+        &self,
+        begun: &Begun,
+        t: i64,
+        residuals: &ControlNetResiduals,
+        bank: &ProjectedBank,
+    ) -> Result<Tensor> {
+        let (t, bank) = (self.timestep(t), Reference::projected(bank));
+        self.unet.forward_from(begun, &t, &self.text.conditional, Some(residuals), Some(&bank))
     }
 
     fn timestep(&self, t: i64) -> Tensor {

@@ -142,6 +142,7 @@ fn sampling_stays_in_float32() {
         stack: &stack,
         scheduler: scheduler.as_ref(),
         banks: &banks,
+        begun: None,
         embedded: &embedded,
         windows: &[vec![0]],
         guidance: 7.5,

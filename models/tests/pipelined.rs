@@ -79,6 +79,7 @@ fn rows_at_different_steps_do_not_see_each_other() {
                     stack: &stack,
                     scheduler: scheduler.as_ref(),
                     banks: &banks,
+                    begun: None,
                     embedded: &embedded.narrow(0, row, 1),
                     windows: &[vec![0]],
                     guidance,

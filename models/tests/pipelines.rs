@@ -96,6 +96,7 @@ impl Case {
             stack: &stack,
             scheduler: scheduler.as_ref(),
             banks: &banks,
+            begun: None,
             embedded: &embedded,
             windows: &windows(&self.facts, latents.size()[2]),
             guidance: self.guidance,

@@ -64,6 +64,9 @@ fn pipeline(plan: &Plan, settings: &Settings) -> anyhow::Result<gst::Pipeline> {
     animate.set_property("model", &plan.model);
     animate.set_property("device", plan.device.to_string());
     animate.set_property_from_str("dtype", &plan.dtype.to_string());
+    if let Some(lambda) = plan.lambda {
+        animate.set_property("lambda", lambda);
+    }
     Ok(pipeline)
 }
 

@@ -38,6 +38,8 @@ pub struct Plan {
     pub threads: Option<usize>,
     /// Length of the live run; none if zero.
     pub live: Duration,
+    /// Selection threshold of that run; the element's if `None`.
+    pub lambda: Option<f64>,
 }
 
 impl Plan {

@@ -98,7 +98,7 @@ fn parse_size(text: &str) -> Result<(u32, u32), String> {
         .ok_or_else(|| "expected WxH with even numbers from 16 to 8192, such as 512x512".into())
 }
 
-fn parse_unit(text: &str) -> Result<f64, String> {
+pub(super) fn parse_unit(text: &str) -> Result<f64, String> {
     let value = f64::from_str(text).ok().filter(|v| (0.0..=1.0).contains(v));
     value.ok_or_else(|| "expected a number from 0 to 1".into())
 }

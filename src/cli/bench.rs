@@ -40,6 +40,9 @@ pub struct Args {
     /// Length of the live run; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 20)]
     seconds: u32,
+    /// Selection threshold of the live run; 0 asks for a key frame for every pose [default: as live]
+    #[arg(long, value_name = "L", value_parser = super::animate::parse_unit)]
+    lambda: Option<f64>,
     /// Instead: how a key frame's cost grows with picture, steps and context (takes minutes)
     #[arg(long, conflicts_with = "seconds")]
     growth: bool,
@@ -77,6 +80,7 @@ impl Args {
             way: Way { schedule: self.schedule, graphs: !self.no_graphs },
             threads: self.threads.map(|n| n as usize),
             live: Duration::from_secs(self.seconds.into()),
+            lambda: self.lambda,
         }
     }
 }

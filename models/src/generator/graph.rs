@@ -3,8 +3,8 @@
 //! A graph reads and writes the memory it was noted with. So the pose picture and the context are copied into
 //! buffers that stay, and what comes out is copied from there, before the next replay writes over it.
 
-use super::{Context, ContextMode, LcmGenerator};
-use crate::{error::Result, reference::ProjectedBank, torch_cuda::Graph};
+use super::{Context, ContextMode, LcmGenerator, ReferenceState};
+use crate::{error::Result, torch_cuda::Graph};
 use tch::{Device, Tensor};
 
 impl Context {
@@ -66,38 +66,38 @@ impl Graphs {
         &mut self,
         generator: &LcmGenerator,
         pose: &Tensor,
-        banks: &[ProjectedBank],
+        reference: &ReferenceState,
     ) -> Result<Context> {
         let full = generator.context.len() + 1 == generator.window();
         let cached = generator.settings.context_mode == ContextMode::Cache || generator.window() == 1;
         if !(self.wanted && full && cached) {
-            return generator.new_frame(pose, generator.context.iter(), banks);
+            return generator.new_frame(pose, generator.context.iter(), reference);
         }
         if self.noted.as_ref().is_some_and(|noted| noted.context.len() != generator.context.len()) {
             self.noted = None;
         }
         if self.noted.is_none() {
-            match Noted::new(generator, pose, banks) {
+            match Noted::new(generator, pose, reference) {
                 Ok(noted) => self.noted = Some(noted),
                 Err(error) => {
                     tracing::warn!(%error, "no CUDA graph of a key frame: its operations are started one by one");
                     self.wanted = false;
-                    return generator.new_frame(pose, generator.context.iter(), banks);
+                    return generator.new_frame(pose, generator.context.iter(), reference);
                 }
             }
         }
         match &mut self.noted {
-            Some(noted) => noted.run(generator, pose, banks),
-            None => generator.new_frame(pose, generator.context.iter(), banks),
+            Some(noted) => noted.run(generator, pose, reference),
+            None => generator.new_frame(pose, generator.context.iter(), reference),
         }
     }
 }
 
 impl Noted {
-    fn new(generator: &LcmGenerator, pose: &Tensor, banks: &[ProjectedBank]) -> Result<Self> {
+    fn new(generator: &LcmGenerator, pose: &Tensor, reference: &ReferenceState) -> Result<Self> {
         let pose = pose.copy();
         let context: Vec<Context> = generator.context.iter().map(Context::copied).collect();
-        let work = || generator.new_frame(&pose, context.iter(), banks);
+        let work = || generator.new_frame(&pose, context.iter(), reference);
         let (graph, made) = match generator.place.device {
             Device::Cuda(index) => {
                 let (graph, made) = Graph::capture(index, work)?;
@@ -109,14 +109,21 @@ impl Noted {
         Ok(Self { pose, context, made, graph })
     }
 
-    fn run(&mut self, generator: &LcmGenerator, pose: &Tensor, banks: &[ProjectedBank]) -> Result<Context> {
+    fn run(
+        &mut self,
+        generator: &LcmGenerator,
+        pose: &Tensor,
+        reference: &ReferenceState,
+    ) -> Result<Context> {
         self.pose.shallow_clone().f_copy_(pose)?;
         for (own, other) in self.context.iter().zip(&generator.context) {
             own.take_values(other)?;
         }
         match &mut self.graph {
             Some(graph) => graph.replay()?,
-            None => self.made.take_values(&generator.new_frame(&self.pose, self.context.iter(), banks)?)?,
+            None => {
+                self.made.take_values(&generator.new_frame(&self.pose, self.context.iter(), reference)?)?
+            }
         }
         Ok(self.made.copied())
     }

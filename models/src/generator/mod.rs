@@ -17,7 +17,7 @@ use crate::{
     registry,
     scheduler::{self, Scheduler},
     stack::{self, SharedAutoencoder, Stack},
-    unet::{UNet, UNetConfig},
+    unet::{Begun, UNet, UNetConfig},
 };
 use graph::Graphs;
 use keyframed_engine::{Frame, GenerateError, KeyframeGenerator, Nanos, Unfinished};
@@ -100,6 +100,8 @@ struct ReferenceState {
     latents: Tensor,
     /// One per timestep of the sampler.
     banks: Vec<ProjectedBank>,
+    /// What is the same in the first step of every key frame, if frames are generated one by one.
+    begun: Option<Begun>,
 }
 
 /// Turns key poses into key frames.
@@ -202,6 +204,9 @@ impl LcmGenerator {
         }
         // Nothing can fail from here on.
         self.graphs.forget();
+        if let Some(reference) = &mut self.reference {
+            reference.begun = None;
+        }
         if let Some(unet) = unet {
             self.stack.unet = unet;
         }
@@ -258,7 +263,7 @@ impl LcmGenerator {
         let image = picture::reference(picture, self.model.manifest().image, self.place.device)?;
         let latents = self.stack.vae.encode(&image)?.to_kind(Kind::Float);
         let banks = banks(&self.stack, &self.stack.unet, self.scheduler.as_ref(), &latents)?;
-        self.reference = Some(ReferenceState { latents, banks });
+        self.reference = Some(ReferenceState { latents, banks, begun: None });
         self.context.clear();
         self.graphs.forget();
         Ok(())
@@ -266,13 +271,14 @@ impl LcmGenerator {
 
     /// Clean latents of one new frame, which later ones will see.
     fn animate(&mut self, pose: &Frame) -> Result<Tensor, GenerateError> {
-        let reference = self.reference.as_ref().ok_or(GenerateError::NoReference)?;
         let _running = self.place.enter();
+        self.begin_once().map_err(failed)?;
+        let reference = self.reference.as_ref().ok_or(GenerateError::NoReference)?;
         let manifest = self.model.manifest();
         let pose = picture::pose(pose, manifest.pose, manifest.image, self.place.device).map_err(failed)?;
         // Taken out so that it can change while the rest is read.
         let mut graphs = std::mem::take(&mut self.graphs);
-        let made = graphs.new_frame(self, &pose, &reference.banks);
+        let made = graphs.new_frame(self, &pose, reference);
         self.graphs = graphs;
         let made = made.map_err(failed)?;
         let latents = made.latents.shallow_clone();
@@ -287,15 +293,27 @@ impl LcmGenerator {
         Ok(latents)
     }
 
+    /// Without context and guidance, every key frame's first step begins with the same noise on the way down: done
+    /// once.
+    fn begin_once(&mut self) -> Result<()> {
+        let alone = self.window() == 1 && self.settings.guidance_scale <= 1.0;
+        let (Some(reference), true) = (&mut self.reference, alone) else { return Ok(()) };
+        if let (None, Some(bank)) = (&reference.begun, reference.banks.first()) {
+            let noise = &self.noise[0] * self.scheduler.init_noise_sigma();
+            reference.begun = Some(self.stack.begin(&noise, self.scheduler.timesteps()[0], bank)?);
+        }
+        Ok(())
+    }
+
     /// One new frame of the pose picture `[1, 3, h, w]`, behind those in `context`.
     fn new_frame<'a>(
         &self,
         pose: &Tensor,
         context: impl Iterator<Item = &'a Context> + Clone,
-        banks: &[ProjectedBank],
+        reference: &ReferenceState,
     ) -> Result<Context> {
         let embedded = self.stack.controlnet.embed_condition(pose)?;
-        let (latents, states) = self.denoise(&embedded, context, banks)?;
+        let (latents, states) = self.denoise(&embedded, context, reference)?;
         Ok(Context { latents, embedded, states })
     }
 
@@ -304,7 +322,7 @@ impl LcmGenerator {
         &self,
         embedded: &Tensor,
         context: impl Iterator<Item = &'a Context> + Clone,
-        banks: &[ProjectedBank],
+        reference: &ReferenceState,
     ) -> Result<(Tensor, Vec<FrameStates>)> {
         let cached = self.settings.context_mode == ContextMode::Cache && self.window() > 1;
         let together = context.clone().filter(|_| !cached);
@@ -314,7 +332,8 @@ impl LcmGenerator {
         let sampling = Sampling {
             stack: &self.stack,
             scheduler: self.scheduler.as_ref(),
-            banks,
+            banks: &reference.banks,
+            begun: reference.begun.as_ref(),
             embedded: &poses,
             windows: &windows,
             guidance: self.settings.guidance_scale,

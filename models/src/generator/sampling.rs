@@ -6,6 +6,7 @@ use crate::{
     reference::ProjectedBank,
     scheduler::{Scheduler, Step},
     stack::Stack,
+    unet::Begun,
 };
 use tch::{Kind, Tensor};
 
@@ -17,6 +18,9 @@ pub struct Sampling<'a> {
     pub scheduler: &'a dyn Scheduler,
     /// The reference at each of the sampler's timesteps.
     pub banks: &'a [ProjectedBank],
+    /// The first step's part that no pose reaches, if the latents are always the same there: see
+    /// [`Stack::begin`](crate::stack::Stack::begin).
+    pub begun: Option<&'a Begun>,
     /// The poses, embedded: `[f, c, h, w]`.
     pub embedded: &'a Tensor,
     /// Which frames the U-Net sees together.

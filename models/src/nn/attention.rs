@@ -191,7 +191,7 @@ impl TransformerBlock {
     /// `[b·f, tokens, channels]` → same.
     fn forward(&self, x: &Tensor, name: &str, pass: &Pass) -> Tensor {
         let x = x + self.self_attention(&self.norm1.forward(x), name, pass);
-        let x = &x + self.cross_attention(&self.norm2.forward(&x), pass);
+        let x = &x + self.cross_attention(&x, pass);
         &x + self.ff.forward(&self.norm3.forward(&x))
     }
 
@@ -214,6 +214,8 @@ impl TransformerBlock {
     /// All frames of a sample see the same text: they are one long row of queries.
     fn cross_attention(&self, x: &Tensor, pass: &Pass) -> Tensor {
         let (_, _, channels) = x.size3().unwrap_or_default();
+        // A single token takes all the weight, whatever the queries are.
+        let x = if pass.text.size()[1] == 1 { x.shallow_clone() } else { self.norm2.forward(x) };
         let long = x.view([pass.text.size()[0], -1, channels]);
         self.attn2.forward(&long, pass.text).reshape(x.size())
     }

@@ -34,6 +34,20 @@ pub struct UNet {
     kind: Kind,
 }
 
+/// A network's state between its way down and its way up.
+#[derive(Debug)]
+struct Half {
+    x: Tensor,
+    skips: Vec<Tensor>,
+}
+
+/// What [`UNet::begin`] made.
+#[derive(Debug)]
+pub struct Begun {
+    half: Half,
+    size: Vec<i64>,
+}
+
 /// The parts that the U-Net, the ControlNet and the appearance encoder begin with.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -121,33 +135,96 @@ impl UNet {
         reference: Option<&Reference>,
         memory: Option<&Memory>,
     ) -> Result<Tensor> {
-        let [b, c, f, h, w] = video_size(sample)?;
-        self.check_input(c, f + memory.map_or(0, Memory::frames))?;
+        let frames = frames_of(sample)? + memory.map_or(0, Memory::frames);
+        self.check_input(sample, frames)?;
+        let pass = self.pass(sample.size(), timestep, text, reference, memory)?;
+        self.finish(self.start(sample, &pass), sample.size(), controlnet, &pass)
+    }
+
+    /// What [`UNet::forward`] does before anything depends on a pose: for the same sample, timestep, text and
+    /// reference once is enough.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn begin(
+        &self,
+        sample: &Tensor,
+        timestep: &Tensor,
+        text: &Tensor,
+        reference: Option<&Reference>,
+    ) -> Result<Begun> {
+        self.check_input(sample, frames_of(sample)?)?;
+        let pass = self.pass(sample.size(), timestep, text, reference, None)?;
+        Ok(Begun { half: self.start(sample, &pass), size: sample.size() })
+    }
+
+    /// The rest of [`UNet::forward`], with the same timestep, text and reference.
+    ///
+    /// # Errors
+    /// As [`UNet::forward`].
+    pub fn forward_from(
+        &self,
+        begun: &Begun,
+        timestep: &Tensor,
+        text: &Tensor,
+        controlnet: Option<&ControlNetResiduals>,
+        reference: Option<&Reference>,
+    ) -> Result<Tensor> {
+        let pass = self.pass(begun.size.clone(), timestep, text, reference, None)?;
+        let half = Half {
+            x: begun.half.x.shallow_clone(),
+            skips: begun.half.skips.iter().map(Tensor::shallow_clone).collect(),
+        };
+        self.finish(half, begun.size.clone(), controlnet, &pass)
+    }
+
+    /// What all blocks are told about a sample of `size`.
+    fn pass<'a>(
+        &self,
+        size: Vec<i64>,
+        timestep: &Tensor,
+        text: &'a Tensor,
+        reference: Option<&'a Reference>,
+        memory: Option<&'a Memory>,
+    ) -> Result<Pass<'a>> {
+        let (b, f) = (size[0], size[2]);
         let timestep = check_conditions(timestep, text, b, self.config.cross_attention_dim)?;
         let reading = match reference {
             Some(reference) => reference.reading(b, |name| self.attention_width(name))?,
             None => None,
         };
-        let pass = Pass {
+        Ok(Pass {
             frames: f,
             pooled: !self.config.norm_per_frame,
             memory,
             time: self.time_embedding.forward(&timestep).silu(),
             text,
             features: reading.map_or(Features::Off, Features::Read),
-        };
-        let frames = entering(sample, self.kind).transpose(1, 2).reshape([b * f, c, h, w]);
-        let out = self.run(&frames, controlnet, &pass)?;
-        Ok(out.view([b, f, self.config.out_channels, h, w]).transpose(1, 2))
+        })
     }
 
-    /// `[b·f, in, h, w]` → `[b·f, out, h, w]`.
-    fn run(&self, frames: &Tensor, controlnet: Option<&ControlNetResiduals>, pass: &Pass) -> Result<Tensor> {
-        let mut x = self.conv_in.forward(frames);
+    /// The way down, which no pose reaches. `sample`: `[b, in, f, h, w]`.
+    fn start(&self, sample: &Tensor, pass: &Pass) -> Half {
+        let size = sample.size();
+        let frames = [size[0] * size[2], size[1], size[3], size[4]];
+        let frames = entering(sample, self.kind).transpose(1, 2).reshape(frames);
+        let mut x = self.conv_in.forward(&frames);
         let mut skips = vec![x.shallow_clone()];
         for block in &self.down_blocks {
             x = block.forward(x, &mut skips, pass);
         }
+        Half { x, skips }
+    }
+
+    /// The rest, → `[b, out, f, h, w]`.
+    fn finish(
+        &self,
+        half: Half,
+        size: Vec<i64>,
+        controlnet: Option<&ControlNetResiduals>,
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let Half { mut x, mut skips } = half;
         if let Some(residuals) = controlnet {
             skips = residuals.added_to_skips(skips)?;
         }
@@ -158,7 +235,8 @@ impl UNet {
         for block in &self.up_blocks {
             x = block.forward(x, &mut skips, pass);
         }
-        Ok(self.conv_out.forward(&pass.activated(&self.conv_norm_out, &x)))
+        let out = self.conv_out.forward(&pass.activated(&self.conv_norm_out, &x));
+        Ok(out.view([size[0], size[2], self.config.out_channels, size[3], size[4]]).transpose(1, 2))
     }
 
     /// Multiplies a bank with this network's key and value weights, once per
@@ -199,8 +277,9 @@ impl UNet {
         self.attentions().find(|attention| attention.name() == name).map(SpatialTransformer::channels)
     }
 
-    fn check_input(&self, channels: i64, frames: i64) -> Result<()> {
-        let expected = self.config.in_channels;
+    /// `frames`: those of `sample`, and those that it stands behind.
+    fn check_input(&self, sample: &Tensor, frames: i64) -> Result<()> {
+        let (channels, expected) = (sample.size()[1], self.config.in_channels);
         if channels != expected {
             return Err(ModelError::Input(format!("{channels} latent channels, the U-Net takes {expected}")));
         }
@@ -213,10 +292,11 @@ impl UNet {
     }
 }
 
-fn video_size(sample: &Tensor) -> Result<[i64; 5]> {
+/// Frames of a sample, once its shape is right.
+fn frames_of(sample: &Tensor) -> Result<i64> {
     let size = sample.size();
-    match <[i64; 5]>::try_from(size.as_slice()) {
-        Ok(size) if size.iter().all(|&n| n > 0) => Ok(size),
+    match size.as_slice() {
+        [_, _, frames, _, _] if size.iter().all(|&n| n > 0) => Ok(*frames),
         _ => Err(ModelError::Input(format!("latents of shape {size:?}, needed: [b, c, f, h, w]"))),
     }
 }

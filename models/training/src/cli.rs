@@ -211,6 +211,7 @@ pub fn main() -> Result<()> {
                 sheet: &out.join("sheet.png"),
                 driving: driving.as_deref(),
                 driving_sheet: &out.join("driving.png"),
+                faces: &out.join("faces.png"),
                 trade_off: &out.join("trade-off.svg"),
             };
             print(&eval::run(&ModelDir::load(&model)?, &Rig::load(&rig)?, &plan)?, json)

@@ -14,12 +14,16 @@ use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
 use tch::{Kind, Tensor};
 
+/// Side of the avatars' larger pictures, for models of that size.
+const LARGE: usize = 512;
+
 /// Writes `to` from what the stages left in `from`: 16-bit weights, `model.toml`, gallery pictures.
 ///
 /// # Errors
 /// A stage has not run yet, or a file cannot be written.
 pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str) -> Result<()> {
-    std::fs::create_dir_all(to.join("avatars")).with_context(|| format!("cannot create {}", to.display()))?;
+    std::fs::create_dir_all(to.join("avatars").join(LARGE.to_string()))
+        .with_context(|| format!("cannot create {}", to.display()))?;
     let mut files = BTreeMap::new();
     let average = |stage: &str, part: &str| -> Result<BTreeMap<String, Tensor>> {
         let all = checkpoint::read(&from.join(format!("{stage}.ckpt")))
@@ -54,7 +58,8 @@ pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str)
     let manifest = manifest(recipe, name, files, from)?;
     std::fs::write(to.join("model.toml"), manifest.to_toml()?)
         .with_context(|| format!("cannot write {}", to.join("model.toml").display()))?;
-    synth::write_avatars(rig, &to.join("avatars"), recipe.size)
+    synth::write_avatars(rig, &to.join("avatars"), recipe.size)?;
+    synth::write_avatars(rig, &to.join("avatars").join(LARGE.to_string()), LARGE)
 }
 
 /// As kohya's files have it: each module's alpha beside its matrices. Equal to the rank, it changes nothing.

@@ -4,6 +4,7 @@
 //! and poses of real people from clips.
 
 mod colour;
+mod faces;
 mod quality;
 mod real;
 mod report;
@@ -30,6 +31,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
 
+use faces::Faces;
 pub(crate) use quality::Mean;
 pub use quality::{Quality, quality};
 pub use report::{Gap, Report, Way};
@@ -49,6 +51,8 @@ pub struct Plan<'a> {
     pub driving: Option<&'a Path>,
     /// PNG to write of those clips.
     pub driving_sheet: &'a Path,
+    /// PNG to write: heads of truth and of the model's default way.
+    pub faces: &'a Path,
     /// SVG to write: λ against quality and time.
     pub trade_off: &'a Path,
 }
@@ -84,11 +88,17 @@ pub fn run(model: &ModelDir, rig: &Rig, plan: &Plan) -> Result<Report> {
         (format!("2 steps, {sampler}"), model, 2, default.lora_scale),
         (format!("1 step, {sampler}"), model, 1, default.lora_scale),
     ];
-    let mut rows = first_rows(&cases)?;
+    let (mut rows, mut shown) = (first_rows(&cases)?, 0);
+    let whole = model;
     let mut ways = Vec::new();
     for (name, model, steps, lora_scale) in plans {
         let mut generator = load(model, steps, lora_scale)?;
-        let (way, row) = judge(&mut generator, name, &cases, size)?;
+        let mut faces = Faces::default();
+        let (way, row) = judge(&mut generator, name, &cases, &mut faces)?;
+        if steps == default.steps && std::ptr::eq(model, whole) {
+            plot::grid(plan.faces, &faces.rows(), faces::SIDE)?;
+            shown = faces.len();
+        }
         ways.push(way);
         rows.push(row);
     }
@@ -116,6 +126,7 @@ pub fn run(model: &ModelDir, rig: &Rig, plan: &Plan) -> Result<Report> {
         size,
         people: GALLERY,
         poses: POSES,
+        faces: shown,
         ways,
         flicker_gallery: gallery_flicker?,
         flicker_unseen: unseen_flicker?,
@@ -184,15 +195,17 @@ fn judge(
     generator: &mut LcmGenerator,
     name: String,
     cases: &[Vec<Case>; 2],
-    size: usize,
+    faces: &mut Faces,
 ) -> Result<(Way, Vec<Vec<u8>>)> {
     let (mut row, mut means) = (Vec::new(), Vec::new());
     for list in cases {
         let (mut mean, mut colours) = (Mean::default(), Average::default());
         for (index, case) in list.iter().enumerate() {
+            let size = case.reference.size;
             generator.set_reference(&frame(&case.reference.rgb, size)?)?;
             for (n, truth) in case.truth.iter().enumerate() {
                 let made = generator.generate(&pose(truth)?, 0)?;
+                faces.add(truth, made.data());
                 mean.add(quality(made.data(), truth, size));
                 colours.add(colour::difference(made.data(), &truth.labels, &case.reference));
                 if n == 0 && index % 2 == 0 {

@@ -39,6 +39,8 @@ pub struct Report {
     pub people: usize,
     /// Pictures of each.
     pub poses: usize,
+    /// Heads that are large enough for a face.
+    pub faces: usize,
     /// Ways of sampling.
     pub ways: Vec<Way>,
     /// Mean change from frame to frame, as a multiple of the truth's, gallery avatars.
@@ -72,6 +74,7 @@ impl Display for Report {
                 writeln!(f, "  {:<34}{}{colour:>8.1}", way.name, columns(quality))?;
             }
         }
+        writeln!(f, "\n{} heads of 48 pixels or more on the sheet of faces", self.faces)?;
         writeln!(f, "\nin-betweens")?;
         writeln!(f, "  {:<34}{}", "FILM", columns(&self.film.film))?;
         writeln!(f, "  {:<34}{}", "cross-fade", columns(&self.film.cross_fade))?;
