@@ -202,6 +202,15 @@ impl<F: Clone> Pacer<F> {
         Ok(at)
     }
 
+    /// A key frame at `pts` of the input is about to come, at `now`. If it is the first one and lies so far ahead that
+    /// later it would be a jump, the grid starts now and not when that time has come.
+    pub fn first(&mut self, pts: Nanos, now: Nanos) {
+        if self.grid.is_none() && pts > now.saturating_add(self.slack()) {
+            self.grid = Some(Grid::new(self.config.rate, now));
+            self.stretch.begin(pts, now);
+        }
+    }
+
     /// The newest key frame is valid up to `until`: its picture repeats, and interpolation starts there. A time
     /// before that, or no key frame yet, means nothing, nor does one after a jump ahead; a key frame that comes before
     /// `until` ends the hold.

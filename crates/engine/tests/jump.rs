@@ -187,3 +187,23 @@ fn another_rate_takes_key_frames_along() {
         }
     }
 }
+
+/// A source whose clock is a year ahead is shown now; one that is a little early keeps its time.
+#[test]
+fn a_first_key_frame_far_ahead_does_not_silence_the_output() {
+    for (ahead, first) in [(365 * 86_400 * SECOND, START), (SECOND / 2, START + SECOND / 2)] {
+        let mut pacer = pacer(200 * MS);
+        let mut sent = Vec::new();
+        for now in (START..START + 2 * SECOND).step_by(MS as usize) {
+            if (now - START).is_multiple_of(4 * TICK) {
+                pacer.first(now + ahead, now);
+                key(&mut pacer, now + ahead).unwrap();
+            }
+            if let Poll::Emit(output) = pacer.poll(now) {
+                sent.push((now, output.pts));
+            }
+        }
+        assert_eq!(sent[0], (first + 200 * MS, first), "{ahead}");
+        assert!(sent.windows(2).all(|pair| pair[1].1 - pair[0].1 == TICK && pair[1].0 - pair[0].0 == TICK));
+    }
+}

@@ -187,9 +187,15 @@ impl FilmInterpolate {
         state.flow?;
         state.buffers.0 += 1;
         let taken = if live {
+            let now = self.running_time(state);
             let best = state.best(Rung::from(settings.max_quality));
             let live = state.live_for(&key, best, settings.latency);
-            let taken = live.and_then(|live| live.pacer.key(Timed::new(time, key)));
+            let taken = live.and_then(|live| {
+                if let Some(now) = now {
+                    live.pacer.first(time, now);
+                }
+                live.pacer.key(Timed::new(time, key))
+            });
             // Timestamps may have jumped: the end is that of the last key frame which is shown.
             taken.map(|_| state.end = end)
         } else {
