@@ -4,6 +4,8 @@ mod digest;
 mod lora;
 mod manifest;
 mod model_dir;
+mod pickle;
+mod torch_file;
 mod weights;
 
 pub use digest::{Digest, sha256};

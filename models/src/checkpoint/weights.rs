@@ -1,6 +1,6 @@
-//! Reading and writing safetensors files.
+//! Reading weight files (safetensors, and PyTorch's own without running anything in them) and writing safetensors.
 
-use super::digest::sha256_of;
+use super::{digest::sha256_of, torch_file};
 use crate::error::{ModelError, Result};
 use memmap2::Mmap;
 use safetensors::{
@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 /// Longest header accepted; the largest published file's is below 200 kB.
 const LONGEST_HEADER: u64 = 16 << 20;
 
-/// The tensors of one safetensors file, copied into memory in the file's dtypes.
+/// The tensors of one file, copied into memory in the file's dtypes.
 #[derive(Debug)]
 pub struct WeightFile {
     /// Where it was read from.
@@ -32,9 +32,8 @@ impl WeightFile {
     /// Reads `file` completely. Nothing in it is trusted.
     ///
     /// # Errors
-    /// [`ModelError::Io`], or [`ModelError::BadFile`] for a file that is no
-    /// safetensors file, was cut short, or holds a tensor that cannot be used
-    /// (the message names the tensor).
+    /// [`ModelError::Io`], or [`ModelError::BadFile`] for a file that is neither safetensors nor a PyTorch archive, was
+    /// cut short, holds a tensor that cannot be used (the message names the tensor), or asks for anything but tensors.
     pub fn read(file: &Path) -> Result<Self> {
         Self::from_bytes(file, &map(file)?)
     }
@@ -57,6 +56,16 @@ impl WeightFile {
 
     fn from_bytes(file: &Path, bytes: &[u8]) -> Result<Self> {
         let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
+        if torch_file::is_archive(bytes) {
+            let tensors = torch_file::tensors(file, bytes)?;
+            if let Some((name, _)) = tensors.iter().find(|(_, t)| is_float(t.kind()) && !all_finite(t)) {
+                return Err(bad(format!("tensor `{name}` {NOT_NUMBERS}")));
+            }
+            return Ok(Self { file: file.to_owned(), tensors, metadata: BTreeMap::new() });
+        }
+        if torch_file::is_legacy(bytes) {
+            return Err(bad("PyTorch before 1.6 wrote it; load and save it again with a newer one".into()));
+        }
         let (header, data) = split(bytes).map_err(bad)?;
         let mut tensors = BTreeMap::new();
         for (name, info) in header.tensors() {
@@ -144,11 +153,16 @@ fn tensor(info: &TensorInfo, data: &[u8]) -> Result<Tensor, String> {
         info.shape.iter().map(|&n| i64::try_from(n)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
     let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or("lies outside of the file")?;
     let tensor = Tensor::f_from_data_size(bytes, &shape, kind).map_err(|e| format!("cannot be read: {e}"))?;
-    let float = matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double);
-    if float && !all_finite(&tensor) {
-        return Err("holds values that are not numbers: the file is damaged".into());
+    if is_float(kind) && !all_finite(&tensor) {
+        return Err(NOT_NUMBERS.into());
     }
     Ok(tensor)
+}
+
+const NOT_NUMBERS: &str = "holds values that are not numbers: the file is damaged";
+
+fn is_float(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double)
 }
 
 fn all_finite(tensor: &Tensor) -> bool {
@@ -196,7 +210,7 @@ struct Bytes {
 impl Bytes {
     fn of(tensor: &Tensor, kind: Option<Kind>) -> Result<Self> {
         let own = tensor.kind();
-        let kind = kind.filter(|_| matches!(own, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double));
+        let kind = kind.filter(|_| is_float(own));
         let kind = kind.unwrap_or(own);
         let (dtype, width) = match kind {
             Kind::Float => (Dtype::F32, 4),

@@ -1,0 +1,390 @@
+//! A pickle machine that runs nothing.
+//!
+//! PyTorch's files are pickles: small programs that may call any Python function by name. This machine knows the
+//! opcodes that PyTorch writes, takes the few functions that make tensors and dictionaries for what they are, and
+//! refuses every other name before anything is done with it.
+
+use std::{cell::RefCell, rc::Rc};
+use tch::Kind;
+
+/// Values and memo entries that one pickle may have: hundreds of times what the largest checkpoints do.
+const MOST_VALUES: usize = 4_000_000;
+
+/// What a checkpoint can hold. Containers are shared, as in Python.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// `None`, a truth value or a float: of no meaning here.
+    Other,
+    Int(i64),
+    Text(Rc<str>),
+    Tuple(Rc<Vec<Value>>),
+    List(Rc<RefCell<Vec<Value>>>),
+    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
+    /// A name that is known here.
+    Global(Known),
+    Storage(Storage),
+    Tensor(Rc<Strided>),
+    /// An instance of a TorchScript class: its attributes.
+    Object(Rc<RefCell<Option<Value>>>),
+}
+
+/// Elements of a storage, which lies beside the pickle.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    /// Its name in the archive.
+    pub key: Rc<str>,
+    /// Of its elements.
+    pub kind: Kind,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// A view of a storage.
+#[derive(Debug)]
+pub(super) struct Strided {
+    pub storage: Storage,
+    pub offset: usize,
+    pub size: Vec<i64>,
+    pub stride: Vec<i64>,
+}
+
+/// Names that are not refused.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Known {
+    OrderedDict,
+    RebuildTensor,
+    RebuildParameter,
+    Storage(Kind),
+    /// `torch.Size` and TorchScript's lists: what they are given is what they are.
+    Same,
+    /// `torch.device`.
+    Device,
+    ScriptClass,
+}
+
+fn known(module: &str, name: &str) -> Result<Known, String> {
+    Ok(match (module, name) {
+        ("collections", "OrderedDict") => Known::OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2") => Known::RebuildTensor,
+        ("torch._utils", "_rebuild_parameter") => Known::RebuildParameter,
+        ("torch", "FloatStorage") => Known::Storage(Kind::Float),
+        ("torch", "HalfStorage") => Known::Storage(Kind::Half),
+        ("torch", "BFloat16Storage") => Known::Storage(Kind::BFloat16),
+        ("torch", "DoubleStorage") => Known::Storage(Kind::Double),
+        ("torch", "LongStorage") => Known::Storage(Kind::Int64),
+        ("torch", "IntStorage") => Known::Storage(Kind::Int),
+        ("torch", "ShortStorage") => Known::Storage(Kind::Int16),
+        ("torch", "CharStorage") => Known::Storage(Kind::Int8),
+        ("torch", "ByteStorage") => Known::Storage(Kind::Uint8),
+        ("torch", "BoolStorage") => Known::Storage(Kind::Bool),
+        ("torch", "Size") => Known::Same,
+        ("torch", "device") => Known::Device,
+        ("torch.jit._pickle", list) if list.starts_with("build_") => Known::Same,
+        (class, _) if class == "__torch__" || class.starts_with("__torch__.") => Known::ScriptClass,
+        _ => {
+            return Err(format!(
+                "it asks for `{module}.{name}`, which makes no tensor: such a file could run anything, and is refused"
+            ));
+        }
+    })
+}
+
+/// Runs a pickle.
+///
+/// # Errors
+/// Why it is refused, for people.
+pub(super) fn load(bytes: &[u8]) -> Result<Value, String> {
+    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+    loop {
+        let opcode = machine.byte()?;
+        if opcode == b'.' {
+            return machine.pop();
+        }
+        machine.step(opcode)?;
+        if machine.stack.len() > MOST_VALUES {
+            return Err("it has more values than any checkpoint".into());
+        }
+    }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Value>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: Vec<Option<Value>>,
+}
+
+type Done = Result<(), String>;
+
+impl Machine<'_> {
+    fn step(&mut self, opcode: u8) -> Done {
+        match opcode {
+            // Protocol and frames: of no meaning to a reader that has the whole file.
+            0x80 => self.take(1).map(drop),
+            0x95 => self.take(8).map(drop),
+            b'(' => {
+                self.marks.push(self.stack.len());
+                Ok(())
+            }
+            b'0' => self.pop().map(drop),
+            b'N' | 0x88 | 0x89 => self.push(Value::Other),
+            b'K' => self.number(1, false),
+            b'M' => self.number(2, false),
+            b'J' => self.number(4, true),
+            0x8a => {
+                let length = usize::from(self.byte()?);
+                self.number(length, true)
+            }
+            b'G' => {
+                self.take(8)?;
+                self.push(Value::Other)
+            }
+            b'X' | b'T' => self.text(4),
+            0x8c | b'U' => self.text(1),
+            b')' => self.push(Value::Tuple(Rc::default())),
+            b']' => self.push(Value::List(Rc::default())),
+            b'}' => self.push(Value::Dict(Rc::default())),
+            b't' => {
+                let values = self.since_mark()?;
+                self.push(Value::Tuple(Rc::new(values)))
+            }
+            0x85..=0x87 => {
+                let from = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or(SHORT)?;
+                let values = self.stack.split_off(from);
+                self.push(Value::Tuple(Rc::new(values)))
+            }
+            b'a' => {
+                let value = self.pop()?;
+                self.append(vec![value])
+            }
+            b'e' => {
+                let values = self.since_mark()?;
+                self.append(values)
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set(vec![key, value])
+            }
+            b'u' => {
+                let values = self.since_mark()?;
+                self.set(values)
+            }
+            b'q' => {
+                let index = usize::from(self.byte()?);
+                self.remember(index)
+            }
+            b'r' => {
+                let index = self.length(4)?;
+                self.remember(index)
+            }
+            0x94 => self.remember(self.memo.len()),
+            b'h' => {
+                let index = usize::from(self.byte()?);
+                self.recall(index)
+            }
+            b'j' => {
+                let index = self.length(4)?;
+                self.recall(index)
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(Value::Global(known(&module, &name)?))
+            }
+            0x93 => match (self.pop()?, self.pop()?) {
+                (Value::Text(name), Value::Text(module)) => self.push(Value::Global(known(&module, &name)?)),
+                _ => Err("a name that is no text".into()),
+            },
+            b'R' | 0x81 => {
+                let (arguments, function) = (self.pop()?, self.pop()?);
+                let made = call(&function, &arguments)?;
+                self.push(made)
+            }
+            b'b' => {
+                let state = self.pop()?;
+                self.build(state)
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(storage(&id)?)
+            }
+            other => Err(format!(
+                "its byte {} is the opcode {other:#04x}, which PyTorch does not write",
+                self.at - 1
+            )),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&[u8], String> {
+        let end =
+            self.at.checked_add(count).filter(|&end| end <= self.bytes.len()).ok_or("it is cut short")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// An unsigned number of `width` bytes.
+    fn length(&mut self, width: usize) -> Result<usize, String> {
+        let bytes = self.take(width)?;
+        Ok(bytes.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = &self.bytes[self.at..];
+        let length = rest.iter().position(|&byte| byte == b'\n').ok_or("it is cut short")?;
+        let line = String::from_utf8_lossy(self.take(length)?).into_owned();
+        self.take(1)?;
+        Ok(line)
+    }
+
+    fn push(&mut self, value: Value) -> Done {
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Value, String> {
+        self.stack.pop().ok_or_else(|| SHORT.into())
+    }
+
+    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
+        let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or(SHORT)?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn number(&mut self, width: usize, signed: bool) -> Done {
+        let bytes = self.take(width)?;
+        if width > 8 {
+            return Err("a number beyond 64 bits".into());
+        }
+        let negative = signed && bytes.last().is_some_and(|&byte| byte & 0x80 != 0);
+        let mut whole = if negative { [0xff; 8] } else { [0; 8] };
+        whole[..width].copy_from_slice(bytes);
+        self.push(Value::Int(i64::from_le_bytes(whole)))
+    }
+
+    fn text(&mut self, width: usize) -> Done {
+        let length = self.length(width)?;
+        let text = String::from_utf8_lossy(self.take(length)?).into();
+        self.push(Value::Text(text))
+    }
+
+    fn append(&mut self, values: Vec<Value>) -> Done {
+        match self.stack.last() {
+            Some(Value::List(list)) => {
+                list.borrow_mut().extend(values);
+                Ok(())
+            }
+            _ => Err("something is appended to what is no list".into()),
+        }
+    }
+
+    fn set(&mut self, values: Vec<Value>) -> Done {
+        let Some(Value::Dict(dict)) = self.stack.last() else {
+            return Err("an entry is set in what is no dictionary".into());
+        };
+        let mut values = values.into_iter();
+        while let (Some(key), Some(value)) = (values.next(), values.next()) {
+            dict.borrow_mut().push((key, value));
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, index: usize) -> Done {
+        if index > MOST_VALUES {
+            return Err("it remembers more values than any checkpoint".into());
+        }
+        if self.memo.len() <= index {
+            self.memo.resize(index + 1, None);
+        }
+        self.memo[index] = Some(self.stack.last().ok_or(SHORT)?.clone());
+        Ok(())
+    }
+
+    fn recall(&mut self, index: usize) -> Done {
+        let value = self.memo.get(index).cloned().flatten().ok_or("it recalls what it never had")?;
+        self.push(value)
+    }
+
+    /// Attributes of an object; of an ordered dictionary, which has some too, they are of no interest.
+    fn build(&mut self, state: Value) -> Done {
+        match self.stack.last() {
+            Some(Value::Object(attributes)) => {
+                *attributes.borrow_mut() = Some(state);
+                Ok(())
+            }
+            Some(Value::Dict(_) | Value::Tensor(_)) => Ok(()),
+            _ => Err("a state is given to what has none".into()),
+        }
+    }
+}
+
+const SHORT: &str = "it takes more values than it has";
+
+fn call(function: &Value, arguments: &Value) -> Result<Value, String> {
+    let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
+        return Err("it calls what is no function".into());
+    };
+    Ok(match function {
+        Known::OrderedDict => Value::Dict(Rc::default()),
+        Known::RebuildTensor => Value::Tensor(Rc::new(strided(arguments)?)),
+        Known::RebuildParameter | Known::Same => {
+            arguments.first().cloned().ok_or("a function without its argument")?
+        }
+        Known::Device => Value::Other,
+        Known::ScriptClass => Value::Object(Rc::default()),
+        Known::Storage(_) => return Err("it calls a storage".into()),
+    })
+}
+
+fn strided(arguments: &[Value]) -> Result<Strided, String> {
+    let [Value::Storage(storage), Value::Int(offset), Value::Tuple(size), Value::Tuple(stride), ..] =
+        arguments
+    else {
+        return Err("a tensor is not described as PyTorch does".into());
+    };
+    let numbers = |list: &[Value]| -> Result<Vec<i64>, String> {
+        let number = |value: &Value| match value {
+            Value::Int(n) if *n >= 0 => Ok(*n),
+            _ => Err("a tensor's size is no number".to_owned()),
+        };
+        list.iter().map(number).collect()
+    };
+    let (size, stride) = (numbers(size)?, numbers(stride)?);
+    let offset = usize::try_from(*offset).map_err(|_| "a tensor begins before its storage")?;
+    if size.len() != stride.len() || size.len() > 16 {
+        return Err("a tensor has sizes and strides of different number".into());
+    }
+    let elements = size.iter().try_fold(1i64, |all, &n| all.checked_mul(n)).ok_or("a tensor too large")?;
+    let last = size
+        .iter()
+        .zip(&stride)
+        .try_fold(0i64, |sum, (&n, &step)| sum.checked_add((n - 1).max(0).checked_mul(step)?));
+    let last =
+        last.and_then(|last| usize::try_from(last).ok()?.checked_add(offset)).ok_or("a tensor too large")?;
+    // A view of few elements as many would take more memory than the file has.
+    let inside = elements == 0 || last < storage.count && elements as u64 <= storage.count as u64;
+    if !inside {
+        return Err("a tensor reaches beyond its storage".into());
+    }
+    Ok(Strided { storage: storage.clone(), offset, size, stride })
+}
+
+/// `("storage", class, key, device, count)`.
+fn storage(id: &Value) -> Result<Value, String> {
+    let wrong = || "a storage is not described as PyTorch does".to_owned();
+    let Value::Tuple(parts) = id else { return Err(wrong()) };
+    match parts.as_slice() {
+        [Value::Text(tag), Value::Global(Known::Storage(kind)), Value::Text(key), _, Value::Int(count)]
+            if &**tag == "storage" =>
+        {
+            let count = usize::try_from(*count).map_err(|_| wrong())?;
+            Ok(Value::Storage(Storage { key: key.clone(), kind: *kind, count }))
+        }
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,139 @@
+//! PyTorch's own files: `torch.save`'s archives and TorchScript modules.
+
+use super::pickle::{self, Strided, Value};
+use crate::error::{ModelError, Result};
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor},
+    path::Path,
+};
+use tch::Tensor;
+use zip::{CompressionMethod, ZipArchive};
+
+/// Entries of dictionaries within dictionaries that are followed.
+const DEEPEST: usize = 24;
+
+/// Whether a file begins as PyTorch's archives do.
+pub(super) fn is_archive(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04")
+}
+
+/// Whether it begins as what PyTorch before 1.6 wrote.
+pub(super) fn is_legacy(bytes: &[u8]) -> bool {
+    // A pickle, and in it the magic number.
+    bytes.starts_with(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
+}
+
+/// The tensors of an archive by key: of its `state_dict` if it has one, else of all there is; of a TorchScript module by
+/// attribute. Nothing in the file is run or trusted.
+pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+    let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
+    let mut archive = Archive::open(bytes).map_err(bad)?;
+    let root = pickle::load(archive.entry("data.pkl").map_err(bad)?).map_err(bad)?;
+    let mut found = Vec::new();
+    collect(&state_of(root), String::new(), &mut found, 0).map_err(bad)?;
+    let mut tensors = BTreeMap::new();
+    for (name, strided) in found {
+        let tensor = archive.tensor(&strided).map_err(|reason| bad(format!("tensor `{name}` {reason}")))?;
+        if tensors.insert(name.clone(), tensor).is_some() {
+            return Err(bad(format!("tensor `{name}` occurs twice")));
+        }
+    }
+    if tensors.is_empty() {
+        return Err(bad("it holds no tensors".into()));
+    }
+    Ok(tensors)
+}
+
+/// Training programs put the weights beside other things.
+fn state_of(root: Value) -> Value {
+    let Value::Dict(entries) = &root else { return root };
+    let named = |key: &Value| matches!(key, Value::Text(text) if &**text == "state_dict");
+    let state = entries.borrow().iter().find(|(key, _)| named(key)).map(|(_, value)| value.clone());
+    state.unwrap_or(root)
+}
+
+type Found = Vec<(String, std::rc::Rc<Strided>)>;
+
+fn collect(value: &Value, path: String, found: &mut Found, depth: usize) -> std::result::Result<(), String> {
+    if depth > DEEPEST {
+        return Err("its dictionaries lie too deep in each other".into());
+    }
+    match value {
+        Value::Tensor(tensor) => found.push((path, tensor.clone())),
+        Value::Dict(entries) => {
+            for (key, value) in entries.borrow().iter() {
+                let name = match key {
+                    Value::Text(text) => text.to_string(),
+                    Value::Int(number) => number.to_string(),
+                    _ => continue,
+                };
+                let below = if path.is_empty() { name } else { format!("{path}.{name}") };
+                collect(value, below, found, depth + 1)?;
+            }
+        }
+        Value::Object(attributes) => {
+            if let Some(attributes) = &*attributes.borrow() {
+                collect(attributes, path, found, depth + 1)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+struct Archive<'a> {
+    bytes: &'a [u8],
+    zip: ZipArchive<Cursor<&'a [u8]>>,
+    /// The folder that everything lies in.
+    folder: String,
+}
+
+impl<'a> Archive<'a> {
+    fn open(bytes: &'a [u8]) -> std::result::Result<Self, String> {
+        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("it is no whole archive: {e}"))?;
+        let name = zip.file_names().find_map(|name| name.strip_suffix("/data.pkl"));
+        let folder = name.ok_or("it is no PyTorch file: `data.pkl` is missing")?.to_owned();
+        let mut archive = Self { bytes, zip, folder };
+        if archive.entry("byteorder").is_ok_and(|order| order != b"little") {
+            return Err("its numbers are big-endian".into());
+        }
+        Ok(archive)
+    }
+
+    /// An entry's bytes, where they lie in the file.
+    fn entry(&mut self, name: &str) -> std::result::Result<&'a [u8], String> {
+        let path = format!("{}/{name}", self.folder);
+        let mut entry =
+            self.zip.by_name(&path).map_err(|e| format!("its entry `{path}` cannot be read: {e}"))?;
+        if entry.compression() != CompressionMethod::Stored {
+            return Err(format!("its entry `{path}` is compressed, which PyTorch never does"));
+        }
+        // Reading to the end compares the checksum; a program that wrote none left 0.
+        if entry.crc32() != 0 {
+            io::copy(&mut entry, &mut io::sink())
+                .map_err(|e| format!("its entry `{path}` is damaged: {e}"))?;
+        }
+        let (start, size) = (entry.data_start() as usize, entry.size() as usize);
+        let end = start.checked_add(size).filter(|&end| end <= self.bytes.len());
+        end.map(|end| &self.bytes[start..end]).ok_or_else(|| format!("its entry `{path}` is cut short"))
+    }
+
+    fn tensor(&mut self, view: &Strided) -> std::result::Result<Tensor, String> {
+        let storage = &view.storage;
+        let bytes = self.entry(&format!("data/{}", storage.key))?;
+        let width = storage.kind.elt_size_in_bytes();
+        if storage.count.checked_mul(width) != Some(bytes.len()) {
+            return Err(format!(
+                "has a storage of {} bytes, not {} times {width}",
+                bytes.len(),
+                storage.count
+            ));
+        }
+        let failed = |e: tch::TchError| format!("cannot be read: {e}");
+        let all = Tensor::f_from_data_size(bytes, &[storage.count as i64], storage.kind).map_err(failed)?;
+        let own = all.f_as_strided(&view.size, &view.stride, Some(view.offset as i64)).map_err(failed)?;
+        // A copy of its own: views of one storage must not be one tensor.
+        own.f_contiguous().map(|t| t.copy()).map_err(failed)
+    }
+}

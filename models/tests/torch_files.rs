@@ -1,0 +1,95 @@
+//! Files that PyTorch wrote (`torch/make.py`), sound, broken and hostile.
+
+use keyframed_models::checkpoint::WeightFile;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+use tch::{Device, Kind, Tensor};
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torch").join(name)
+}
+
+/// What `make.py` counts up.
+fn numbers(size: &[i64], kind: Kind) -> Tensor {
+    let count: i64 = size.iter().product();
+    (Tensor::arange(count, (Kind::Float, Device::Cpu)) / 8.0).view(size).to_kind(kind)
+}
+
+fn refused(path: &Path) -> String {
+    WeightFile::read(path).unwrap_err().to_string()
+}
+
+#[test]
+fn tensors_of_all_kinds_and_views_are_read() {
+    for name in ["state.pt", "checkpoint.ckpt"] {
+        let read = WeightFile::read(&file(name)).unwrap().tensors;
+        let shared = numbers(&[6, 4], Kind::Float);
+        let wanted = [
+            ("brain", numbers(&[5], Kind::BFloat16)),
+            ("conv.weight", numbers(&[2, 3, 1, 2], Kind::Float)),
+            ("count", Tensor::from(7i64)),
+            ("half", numbers(&[5], Kind::Half)),
+            ("none", Tensor::zeros([0, 3], (Kind::Float, Device::Cpu))),
+            ("part", shared.narrow(0, 2, 2).narrow(1, 1, 2)),
+            ("turned", shared.tr()),
+        ];
+        assert_eq!(read.keys().collect::<Vec<_>>(), wanted.iter().map(|(key, _)| *key).collect::<Vec<_>>());
+        for (key, wanted) in wanted {
+            let found = &read[key];
+            assert_eq!((found.kind(), found.size()), (wanted.kind(), wanted.size()), "{name} {key}");
+            assert!(found.is_contiguous() && *found == wanted, "{name} {key}");
+        }
+    }
+}
+
+#[test]
+fn a_torchscript_modules_tensors_have_their_attributes_names() {
+    let read = WeightFile::read(&file("script.pt")).unwrap().tensors;
+    let wanted = [
+        ("grid", numbers(&[2, 2], Kind::Float)),
+        ("inner.0.conv.bias", numbers(&[3], Kind::Half)),
+        ("inner.0.conv.weight", numbers(&[3, 2, 1, 1], Kind::Half)),
+    ];
+    assert_eq!(read.len(), wanted.len());
+    for (key, wanted) in wanted {
+        assert!(read[key] == wanted, "{key}");
+    }
+}
+
+#[test]
+fn what_would_run_something_is_refused() {
+    let said = refused(&file("evil.pt"));
+    assert!(said.contains("`posix.system`") && said.contains("refused"), "{said}");
+    let ran = std::env::temp_dir().join("keyframed-was-here");
+    assert!(!ran.exists(), "{} exists", ran.display());
+}
+
+#[test]
+fn old_and_compressed_files_say_so() {
+    assert!(refused(&file("legacy.pt")).contains("before 1.6"));
+    assert!(refused(&file("packed.pt")).contains("compress"));
+}
+
+/// Cut anywhere or with any byte changed, a file is read or refused: no panic, no hang, no endless memory.
+#[test]
+fn damaged_files_are_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("damaged.pt");
+    let whole = fs::read(file("state.pt")).unwrap();
+    for length in (0..whole.len()).step_by(37) {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(!refused(&path).is_empty());
+    }
+    let sound = WeightFile::read(&file("state.pt")).unwrap().tensors;
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        fs::write(&path, &damaged).unwrap();
+        // Bytes without meaning lie between the entries; those that have one are checked.
+        if let Ok(read) = WeightFile::read(&path) {
+            assert!(read.tensors.iter().eq(sound.iter()), "byte {at} changed a tensor unnoticed");
+        }
+    }
+}
