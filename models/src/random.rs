@@ -4,12 +4,13 @@ use crate::{
     appearance::AppearanceEncoder,
     autoencoder::Autoencoder,
     checkpoint::{FileEntry, Files, MANIFEST, Manifest, Role, network, save},
+    clip::{ClipText, ClipTextConfig},
     controlnet::{ControlNet, ControlNetConfig},
     error::{ModelError, Result},
     film::{Film, FilmConfig},
     stack::vae_config,
     unet::{UNet, UNetConfig},
-    vars::Source,
+    vars::{Source, Vars},
 };
 use std::{collections::BTreeMap, fs, path::Path};
 use tch::{Device, Kind, Tensor};
@@ -96,34 +97,48 @@ fn add(dir: &Path, manifest: &mut Manifest, role: Role, kind: Kind) -> Result<()
     Ok(())
 }
 
+/// Builds the network of `role` over `vars` and drops it: what it asks for, `vars` then knows. `file` is the manifest's,
+/// for messages.
+pub(crate) fn build(vars: &Vars, file: &Path, manifest: &Manifest, role: Role) -> Result<()> {
+    let networks = &manifest.networks;
+    let unet = || network::<UNetConfig>(file, "unet", &networks.unet);
+    match role {
+        Role::Vae => drop(Autoencoder::new(vars, &vae_config(file, &networks.vae)?)?),
+        Role::Controlnet => {
+            let config: ControlNetConfig = network(file, "controlnet", &networks.controlnet)?;
+            drop(ControlNet::new(vars, &config)?);
+        }
+        Role::Appearance => {
+            let own = networks.appearance.as_ref().map(|table| network(file, "appearance", table));
+            let config = own.transpose()?.map_or_else(unet, Ok)?;
+            drop(AppearanceEncoder::new(vars, &config, manifest.fusion_blocks)?);
+        }
+        Role::Film => {
+            let table = networks.film.clone().unwrap_or_default();
+            drop(Film::new(vars, &network::<FilmConfig>(file, "film", &table)?)?);
+        }
+        Role::TextEncoder => {
+            let table = networks.text_encoder.clone().unwrap_or_default();
+            drop(ClipText::new(vars, &network::<ClipTextConfig>(file, "text_encoder", &table)?)?);
+        }
+        Role::Unet => drop(UNet::new(vars, &unet()?)?),
+        // Tensors that no network asks for.
+        Role::TextEmbedding | Role::Lora => {}
+    }
+    Ok(())
+}
+
 /// Every tensor that the network of `role` asks for.
 fn tensors(dir: &Path, manifest: &Manifest, role: Role, kind: Kind) -> Result<BTreeMap<String, Tensor>> {
-    let (file, networks) = (dir.join(MANIFEST), &manifest.networks);
-    let unet: UNetConfig = network(&file, "unet", &networks.unet)?;
+    let file = dir.join(MANIFEST);
     if role == Role::TextEmbedding {
+        let unet: UNetConfig = network(&file, "unet", &manifest.networks.unet)?;
         let shape = [1, TOKENS, unet.cross_attention_dim];
         let text = Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
         return Ok(BTreeMap::from([("conditional".to_owned(), text)]));
     }
     let source = Source::recording();
-    let vars = source.root();
-    match role {
-        Role::Vae => drop(Autoencoder::new(&vars, &vae_config(&file, &networks.vae)?)?),
-        Role::Controlnet => {
-            let config: ControlNetConfig = network(&file, "controlnet", &networks.controlnet)?;
-            drop(ControlNet::new(&vars, &config)?);
-        }
-        Role::Appearance => {
-            let own = networks.appearance.as_ref().map(|table| network(&file, "appearance", table));
-            let config = own.transpose()?.unwrap_or(unet);
-            drop(AppearanceEncoder::new(&vars, &config, manifest.fusion_blocks)?);
-        }
-        Role::Film => {
-            let table = networks.film.clone().unwrap_or_default();
-            drop(Film::new(&vars, &network::<FilmConfig>(&file, "film", &table)?)?);
-        }
-        _ => drop(UNet::new(&vars, &unet)?),
-    }
+    build(&source.root(), &file, manifest, role)?;
     let asked = source.tensors().into_iter();
     // Position tables are computed where the file has none.
     let asked = asked.filter(|(name, _)| !name.ends_with("pos_encoder.pe"));

@@ -1,6 +1,10 @@
 //! `keyframed models`: what is installed, and whether it is sound.
 
-use std::{fmt::Write as _, path::Path, process::ExitCode};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -8,6 +12,7 @@ use keyframed_models::{
     FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
     checkpoint::{self, Role},
 };
+use tch::Kind;
 
 use super::print;
 use crate::animate::avatars;
@@ -29,6 +34,37 @@ enum Command {
         #[arg(value_name = "MODEL")]
         models: Vec<String>,
     },
+    /// Build a full-size model out of the published files (docs/models.md)
+    Import(Import),
+}
+
+/// Options of `keyframed models import`.
+#[derive(Debug, clap::Args)]
+struct Import {
+    /// Folder of the new model; its last part is the model's name
+    #[arg(value_name = "DEST")]
+    to: PathBuf,
+    /// Stable Diffusion 1.5 in diffusers' layout
+    #[arg(long, value_name = "DIR")]
+    sd15: PathBuf,
+    /// MagicAnimate's folder: appearance_encoder, densepose_controlnet, temporal_attention
+    #[arg(long, value_name = "DIR")]
+    magicanimate: PathBuf,
+    /// An autoencoder instead of Stable Diffusion's own, such as sd-vae-ft-mse
+    #[arg(long, value_name = "DIR", conflicts_with = "taesd")]
+    vae: Option<PathBuf>,
+    /// TAESD instead of an autoencoder: diffusers' file or folder, or that of taesd_encoder and taesd_decoder
+    #[arg(long, value_name = "PATH")]
+    taesd: Option<PathBuf>,
+    /// LCM-LoRA, for few steps
+    #[arg(long, value_name = "FILE")]
+    lcm_lora: Option<PathBuf>,
+    /// FILM, as TorchScript or safetensors
+    #[arg(long, value_name = "FILE")]
+    film: Option<PathBuf>,
+    /// Number format of the new files
+    #[arg(long, value_name = "T", default_value = "f16", value_parser = ["f16", "bf16", "f32"])]
+    dtype: String,
 }
 
 impl Args {
@@ -40,7 +76,30 @@ impl Args {
         match self.command {
             Command::List => list(),
             Command::Verify { models } => verify(&models),
+            Command::Import(import) => import.run(),
         }
+    }
+}
+
+impl Import {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let kind = match self.dtype.as_str() {
+            "f32" => Kind::Float,
+            "bf16" => Kind::BFloat16,
+            _ => Kind::Half,
+        };
+        let parts = checkpoint::Parts {
+            sd15: self.sd15,
+            magicanimate: self.magicanimate,
+            vae: self.vae,
+            taesd: self.taesd,
+            lcm_lora: self.lcm_lora,
+            film: self.film,
+            kind,
+        };
+        let model = checkpoint::import(&parts, &self.to, |line| drop(print(&format!("{line}\n"))))?;
+        print(&format!("{}: ready; `keyframed animate --model` takes it\n", model.dir().display()))?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

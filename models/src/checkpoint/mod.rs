@@ -1,6 +1,7 @@
 //! Weight files and model directories.
 
 mod digest;
+mod import;
 mod lora;
 mod manifest;
 mod model_dir;
@@ -9,6 +10,7 @@ mod torch_file;
 mod weights;
 
 pub use digest::{Digest, sha256};
+pub use import::{Parts, import};
 pub use lora::Lora;
 pub(crate) use manifest::network;
 pub use manifest::{Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role};
