@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 pub struct SharedAutoencoder(Arc<Autoencoder>);
 
 // SAFETY: libtorch's tensors may be read by several threads at once, which is all that encoding and decoding do with
-// the weights; behind the `Arc` nothing can change them, and whichever thread drops the last handle frees them alone.
+// the weights; behind the `Arc` only the layouts of packed kernels change, under a lock, and whichever thread drops the last handle frees them alone.
 unsafe impl Send for SharedAutoencoder {}
 
 impl From<Autoencoder> for SharedAutoencoder {

@@ -122,7 +122,12 @@ int kf_cuda_has_bfloat16(int device) {
 }
 
 // float32 means float32: by default cuDNN's convolutions round its products to 10 bits.
-void kf_cuda_exact() { at::globalContext().setAllowTF32CuDNN(false); }
+void kf_cuda_exact() {
+  try {
+    at::globalContext().setAllowTF32CuDNN(false);
+  } catch (...) {
+  }
+}
 
 // Waits for what this thread has asked of a CUDA device.
 int kf_cuda_wait(int device, char *error, size_t length) {

@@ -41,7 +41,8 @@ pub fn has_bfloat16(device: usize) -> bool {
     unsafe { kf_cuda_has_bfloat16(number(device)) == 1 }
 }
 
-/// Lets convolutions in float32 on CUDA devices compute in float32, which cuDNN by default does not.
+/// Lets convolutions in float32 on CUDA devices compute in float32, which cuDNN by default does not; for the whole
+/// process.
 pub fn exact() {
     // SAFETY: sets a flag of libtorch's.
     unsafe { kf_cuda_exact() }

@@ -33,7 +33,8 @@ pub struct AutoencoderKlConfig {
     pub norm_num_groups: i64,
     /// Residual blocks per encoder level; the decoder has one more.
     pub layers_per_block: i64,
-    /// Width of each level of the decoder where it differs, as in diffusers' `AsymmetricAutoencoderKL`.
+    /// Width of each level of the decoder where it differs: the name is that of diffusers' `AsymmetricAutoencoderKL`,
+    /// whose own decoder, with a second input, is not known here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_block_out_channels: Option<Vec<i64>>,
     /// As `layers_per_block`, for the decoder: 0 leaves one block per level.
@@ -82,7 +83,9 @@ impl AutoencoderKlConfig {
         }
         let mut widths = self.block_out_channels.iter().chain(self.up_widths());
         match widths.find(|&&c| c < 1 || c % groups != 0) {
-            Some(c) => fail(format!("block_out_channels {c} is no multiple of norm_num_groups {groups}")),
+            Some(c) => fail(format!(
+                "block_out_channels or up_block_out_channels {c} is no multiple of norm_num_groups {groups}"
+            )),
             None if !self.scaling_factor.is_normal() => fail("scaling_factor must be a number, not 0".into()),
             None => Ok(()),
         }

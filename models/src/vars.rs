@@ -203,18 +203,14 @@ impl Vars<'_> {
         self.source.get(&self.key(name), shape, init)
     }
 
-    /// As [`Vars::get`], for a convolution's kernel. What is loaded is laid out channels last, and so is then all
+    /// As [`Vars::get`], for a convolution's kernel. It is laid out channels last, and so is then all
     /// that the convolution makes: on processors it runs a third faster than in planes, and nothing in between
     /// needs to be laid out anew.
     ///
     /// # Errors
     /// As [`Vars::get`].
     pub fn kernel(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        let kernel = self.get(name, shape, init)?;
-        Ok(match &self.source.kept {
-            Kept::Loaded { .. } => channels_last(&kernel),
-            Kept::Fresh { .. } => kernel,
-        })
+        Ok(channels_last(&self.get(name, shape, init)?))
     }
 
     /// A constant that checkpoints carry along: read where the file has it,

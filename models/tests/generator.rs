@@ -4,9 +4,11 @@ mod tiny;
 
 use keyframed_engine::{Frame, GenerateError, InterpolateError, Interpolator, KeyframeGenerator, Palette};
 use keyframed_models::{
-    DtypeChoice, FilmInterpolator, LcmGenerator, ModelDir, ModelError, Placement, Settings,
+    ContextMode, DtypeChoice, FilmInterpolator, LcmGenerator, ModelDir, ModelError, Placement, Settings,
+    UNet, UNetConfig,
     checkpoint::Role,
     device::{DeviceChoice, Placement as Place},
+    torch_ext::operations,
 };
 use std::{collections::BTreeMap, error::Error, fs};
 use tch::{Device, Kind, Tensor};
@@ -179,18 +181,59 @@ fn a_picture_that_is_no_picture_fails_alone() {
 fn latents_that_are_no_numbers_do_not_stay_in_the_context() {
     let dir = tempfile::tempdir().unwrap();
     let mut tiny = Tiny::new(dir.path());
-    let mut unet = ModelDir::load(dir.path()).unwrap().tensors(Role::Unet).unwrap();
-    let _ = unet.get_mut("conv_out.weight").unwrap().fill_(3e38);
-    tiny.put(Role::Unet, unet);
+    let matrix = |shape: [i64; 2]| Tensor::full(shape, 0.3, (Kind::Float, Device::Cpu));
+    let module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_v";
+    let lora = [("lora_down.weight", matrix([2, 32])), ("lora_up.weight", matrix([32, 2]))];
+    tiny.put(Role::Lora, lora.map(|(end, t)| (format!("{module}.{end}"), t)).into());
     tiny.write();
-    let mut generator = load(&dir, settings(&dir));
+    let usual = Settings { context_mode: ContextMode::Recompute, ..settings(&dir) };
+    let mut generator = load(&dir, usual.clone());
     generator.set_reference(&picture(32, 16)).unwrap();
-    for shift in [0, 4] {
-        let error = generator.begin(&pose(shift), 0).err().unwrap();
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
-        assert!(cause.contains("latents") && cause.contains("no finite numbers"), "{error}: {cause}");
-        assert_eq!(generator.context_bytes(), 0);
-    }
+    generator.generate(&pose(0), 0).unwrap();
+    assert!(generator.context_bytes() > 0);
+    // The weights are numbers, what comes out is not.
+    generator.set(Settings { lora_scale: 1e38, ..usual }).unwrap();
+    assert!(generator.context_bytes() > 0);
+    let error = generator.begin(&pose(4), 0).err().unwrap();
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("latents") && cause.contains("no finite numbers"), "{error}: {cause}");
+    assert_eq!(generator.context_bytes(), 0);
+}
+
+/// The way down of the first step is the same for every key frame: it runs once per reference.
+#[test]
+fn what_no_pose_reaches_is_computed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new(dir.path());
+    tiny.manifest.defaults.context_frames = 0;
+    tiny.write();
+    let unet: UNetConfig =
+        ModelDir::load(dir.path()).unwrap().network("unet", &tiny.manifest.networks.unet).unwrap();
+    let source = ModelDir::load(dir.path()).unwrap().source(Role::Unet, Device::Cpu, Kind::Float).unwrap();
+    let network = UNet::new(&source.root(), &unet).unwrap();
+    let sample = Tensor::randn([1, 4, 1, 8, 16], (Kind::Float, Device::Cpu));
+    let (time, text) = (Tensor::from_slice(&[499i64]), Tensor::randn([1, 3, 12], (Kind::Float, Device::Cpu)));
+    tch::no_grad(|| {
+        let begun = network.begin(&sample, &time, &text, None).unwrap();
+        let whole = network.forward(&sample, &time, &text, None, None).unwrap();
+        assert!(network.forward_from(&begun, &time, &text, None, None).unwrap() == whole);
+    });
+    let flop = |generator: &mut LcmGenerator| {
+        let (made, costs) = operations(|| generator.generate(&pose(0), 0).unwrap());
+        (made, costs.iter().map(|cost| cost.flop).sum::<f64>())
+    };
+    let mut generator = load(&dir, Settings { context_frames: 0, ..settings(&dir) });
+    generator.set_reference(&picture(32, 16)).unwrap();
+    let ((first, all), (second, less)) = (flop(&mut generator), flop(&mut generator));
+    assert!(first == second && less < 0.9 * all, "{less} of {all}");
+    // Another reference, and other settings, are not mistaken for these.
+    generator.set_reference(&picture(16, 32)).unwrap();
+    assert_eq!(flop(&mut generator).1, all);
+    generator.set(Settings { seed: 5, context_frames: 0, ..settings(&dir) }).unwrap();
+    let seeded = flop(&mut generator).0;
+    let mut fresh = load(&dir, Settings { seed: 5, context_frames: 0, ..settings(&dir) });
+    fresh.set_reference(&picture(16, 32)).unwrap();
+    assert!(seeded == fresh.generate(&pose(0), 0).unwrap());
 }
 
 #[test]

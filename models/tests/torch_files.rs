@@ -3,6 +3,7 @@
 use keyframed_models::checkpoint::WeightFile;
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
 };
 use tch::{Device, Kind, Tensor};
@@ -91,5 +92,45 @@ fn damaged_files_are_refused_in_words() {
         if let Ok(read) = WeightFile::read(&path) {
             assert!(read.tensors.iter().eq(sound.iter()), "byte {at} changed a tensor unnoticed");
         }
+    }
+}
+
+/// A pickle in an archive as PyTorch writes them.
+fn archive(pickle: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".pt").unwrap();
+    let mut zip = zip::ZipWriter::new(file.reopen().unwrap());
+    let stored = zip::write::FileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("archive/data.pkl", stored).unwrap();
+    zip.write_all(pickle).unwrap();
+    zip.finish().unwrap();
+    file
+}
+
+#[test]
+fn hostile_pickles_end() {
+    // A tuple in a tuple in a tuple, two million deep; and one that is a dictionary's value.
+    let nested = [b"\x80\x02)".as_slice(), &vec![0x85; 2_000_000], b"."].concat();
+    assert!(refused(archive(&nested).path()).contains("no tensors"));
+    // Thirty dictionaries, each of which has the next one three times.
+    let mut shared = b"\x80\x02}q\x00".to_vec();
+    for i in 1..30u8 {
+        shared.extend([b'}', b'q', i]);
+        for key in *b"abc" {
+            shared.extend([b'X', 1, 0, 0, 0, key, b'h', i - 1, b's']);
+        }
+    }
+    shared.push(b'.');
+    assert!(refused(archive(&shared).path()).contains("too deep"));
+    // Endless memory, a stack that is too short, a value that never was.
+    for (pickle, said) in [
+        (b"\x80\x02Nr\xff\xff\xff\x7f.".as_slice(), "remembers"),
+        (b"\x80\x02R.".as_slice(), "more values"),
+        (b"\x80\x02h\x07.".as_slice(), "recalls"),
+        (b"\x80\x02cos\nsystem\n.".as_slice(), "`os.system`"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93.".as_slice(), "`builtins.eval`"),
+        (b"\x80\x02(I1\n.".as_slice(), "opcode"),
+    ] {
+        let message = refused(archive(pickle).path());
+        assert!(message.contains(said), "{message}");
     }
 }

@@ -156,3 +156,37 @@ fn impossible_configurations_are_refused() {
     let bad = AutoencoderTinyConfig { num_encoder_blocks: vec![1], ..Default::default() };
     assert!(AutoencoderTiny::new(&weights.root(), &bad).is_err());
 }
+
+/// The decoder alone has other widths and fewer blocks; its keys stay where they are.
+#[test]
+fn a_decoder_may_be_smaller_than_its_encoder() {
+    let whole = AutoencoderKlConfig {
+        block_out_channels: vec![8, 16],
+        norm_num_groups: 4,
+        layers_per_block: 1,
+        ..Default::default()
+    };
+    let small = AutoencoderKlConfig {
+        up_block_out_channels: Some(vec![4, 8]),
+        layers_per_up_block: Some(0),
+        ..whole.clone()
+    };
+    let asked = |config: &AutoencoderKlConfig| {
+        let source = Source::fresh(Device::Cpu);
+        let network = AutoencoderKl::new(&source.root(), config).unwrap();
+        (network, source.tensors())
+    };
+    let ((_, all), (network, fewer)) = (asked(&whole), asked(&small));
+    for (key, tensor) in &fewer {
+        let other = all[key].size();
+        assert!(!key.starts_with("encoder.") || other == tensor.size(), "{key}");
+    }
+    assert!(fewer.len() < all.len() && !fewer.contains_key("decoder.up_blocks.0.resnets.1.conv1.weight"));
+    assert_eq!(fewer["decoder.up_blocks.1.resnets.0.conv1.weight"].size(), [4, 8, 3, 3]);
+    let picture = network.decode(&Tensor::zeros([1, 4, 6, 4], (Kind::Float, Device::Cpu)));
+    assert_eq!(picture.size(), [1, 3, 12, 8]);
+    let wrong = AutoencoderKlConfig { up_block_out_channels: Some(vec![4]), ..whole };
+    let source = Source::fresh(Device::Cpu);
+    let said = AutoencoderKl::new(&source.root(), &wrong).unwrap_err().to_string();
+    assert!(said.contains("as many levels"), "{said}");
+}

@@ -104,7 +104,7 @@ pub enum Poll<F> {
 #[derive(Debug)]
 pub struct Pacer<F> {
     config: PaceConfig,
-    /// Set by the first key frame.
+    /// Set by the first key frame, or just before it.
     grid: Option<Grid>,
     /// Number of the next tick; all before it are emitted or dropped.
     next: u64,

@@ -4,28 +4,42 @@
 //! opcodes that PyTorch writes, takes the few functions that make tensors and dictionaries for what they are, and
 //! refuses every other name before anything is done with it.
 
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 use tch::Kind;
 
 /// Values and memo entries that one pickle may have: hundreds of times what the largest checkpoints do.
 const MOST_VALUES: usize = 4_000_000;
 
-/// What a checkpoint can hold. Containers are shared, as in Python.
+/// What a checkpoint can hold.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     /// `None`, a truth value or a float: of no meaning here.
     Other,
     Int(i64),
     Text(Rc<str>),
-    Tuple(Rc<Vec<Value>>),
-    List(Rc<RefCell<Vec<Value>>>),
-    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
     /// A name that is known here.
     Global(Known),
-    Storage(Storage),
+    Storage(Rc<Storage>),
     Tensor(Rc<Strided>),
+    /// A container, by its number: as in Python, several may hold the same one.
+    Node(usize),
+}
+
+/// A container. All lie in one list, so that however deep they lie in each other, freeing them is no recursion.
+#[derive(Debug)]
+pub(super) enum Node {
+    Tuple(Vec<Value>),
+    List(Vec<Value>),
+    Dict(Vec<(Value, Value)>),
     /// An instance of a TorchScript class: its attributes.
-    Object(Rc<RefCell<Option<Value>>>),
+    Object(Option<Value>),
+}
+
+/// What a pickle made.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub nodes: Vec<Node>,
+    pub root: Value,
 }
 
 /// Elements of a storage, which lies beside the pickle.
@@ -42,7 +56,7 @@ pub(super) struct Storage {
 /// A view of a storage.
 #[derive(Debug)]
 pub(super) struct Strided {
-    pub storage: Storage,
+    pub storage: Rc<Storage>,
     pub offset: usize,
     pub size: Vec<i64>,
     pub stride: Vec<i64>,
@@ -93,15 +107,17 @@ fn known(module: &str, name: &str) -> Result<Known, String> {
 ///
 /// # Errors
 /// Why it is refused, for people.
-pub(super) fn load(bytes: &[u8]) -> Result<Value, String> {
-    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new() };
+pub(super) fn load(bytes: &[u8]) -> Result<Loaded, String> {
+    let mut machine =
+        Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), nodes: Vec::new() };
     loop {
         let opcode = machine.byte()?;
         if opcode == b'.' {
-            return machine.pop();
+            let root = machine.pop()?;
+            return Ok(Loaded { nodes: machine.nodes, root });
         }
         machine.step(opcode)?;
-        if machine.stack.len() > MOST_VALUES {
+        if machine.stack.len().max(machine.nodes.len()) > MOST_VALUES {
             return Err("it has more values than any checkpoint".into());
         }
     }
@@ -114,6 +130,7 @@ struct Machine<'a> {
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: Vec<Option<Value>>,
+    nodes: Vec<Node>,
 }
 
 type Done = Result<(), String>;
@@ -143,17 +160,17 @@ impl Machine<'_> {
             }
             b'X' | b'T' => self.text(4),
             0x8c | b'U' => self.text(1),
-            b')' => self.push(Value::Tuple(Rc::default())),
-            b']' => self.push(Value::List(Rc::default())),
-            b'}' => self.push(Value::Dict(Rc::default())),
+            b')' => self.make(Node::Tuple(Vec::new())),
+            b']' => self.make(Node::List(Vec::new())),
+            b'}' => self.make(Node::Dict(Vec::new())),
             b't' => {
                 let values = self.since_mark()?;
-                self.push(Value::Tuple(Rc::new(values)))
+                self.make(Node::Tuple(values))
             }
             0x85..=0x87 => {
                 let from = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or(SHORT)?;
                 let values = self.stack.split_off(from);
-                self.push(Value::Tuple(Rc::new(values)))
+                self.make(Node::Tuple(values))
             }
             b'a' => {
                 let value = self.pop()?;
@@ -198,8 +215,7 @@ impl Machine<'_> {
             },
             b'R' | 0x81 => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                let made = call(&function, &arguments)?;
-                self.push(made)
+                self.call(&function, &arguments)
             }
             b'b' => {
                 let state = self.pop()?;
@@ -207,7 +223,8 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                self.push(storage(&id)?)
+                let storage = storage(self.tuple(&id).ok_or(NO_STORAGE)?)?;
+                self.push(storage)
             }
             other => Err(format!(
                 "its byte {} is the opcode {other:#04x}, which PyTorch does not write",
@@ -273,10 +290,34 @@ impl Machine<'_> {
         self.push(Value::Text(text))
     }
 
-    fn append(&mut self, values: Vec<Value>) -> Done {
+    /// A new container on the stack.
+    fn make(&mut self, node: Node) -> Done {
+        self.nodes.push(node);
+        self.push(Value::Node(self.nodes.len() - 1))
+    }
+
+    /// The container on top of the stack.
+    fn top(&mut self) -> Option<&mut Node> {
         match self.stack.last() {
-            Some(Value::List(list)) => {
-                list.borrow_mut().extend(values);
+            Some(Value::Node(number)) => self.nodes.get_mut(*number),
+            _ => None,
+        }
+    }
+
+    fn tuple(&self, value: &Value) -> Option<&[Value]> {
+        match value {
+            Value::Node(number) => match self.nodes.get(*number)? {
+                Node::Tuple(values) => Some(values),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn append(&mut self, values: Vec<Value>) -> Done {
+        match self.top() {
+            Some(Node::List(list)) => {
+                list.extend(values);
                 Ok(())
             }
             _ => Err("something is appended to what is no list".into()),
@@ -284,12 +325,12 @@ impl Machine<'_> {
     }
 
     fn set(&mut self, values: Vec<Value>) -> Done {
-        let Some(Value::Dict(dict)) = self.stack.last() else {
+        let Some(Node::Dict(dict)) = self.top() else {
             return Err("an entry is set in what is no dictionary".into());
         };
         let mut values = values.into_iter();
         while let (Some(key), Some(value)) = (values.next(), values.next()) {
-            dict.borrow_mut().push((key, value));
+            dict.push((key, value));
         }
         Ok(())
     }
@@ -312,50 +353,57 @@ impl Machine<'_> {
 
     /// Attributes of an object; of an ordered dictionary, which has some too, they are of no interest.
     fn build(&mut self, state: Value) -> Done {
-        match self.stack.last() {
-            Some(Value::Object(attributes)) => {
-                *attributes.borrow_mut() = Some(state);
+        if let Some(Value::Tensor(_)) = self.stack.last() {
+            return Ok(());
+        }
+        match self.top() {
+            Some(Node::Object(attributes)) => {
+                *attributes = Some(state);
                 Ok(())
             }
-            Some(Value::Dict(_) | Value::Tensor(_)) => Ok(()),
+            Some(Node::Dict(_)) => Ok(()),
             _ => Err("a state is given to what has none".into()),
         }
+    }
+
+    /// A function, or a class that an instance is made of.
+    fn call(&mut self, function: &Value, arguments: &Value) -> Done {
+        let (Value::Global(function), Some(arguments)) = (function, self.tuple(arguments)) else {
+            return Err("it calls what is no function".into());
+        };
+        let made = match function {
+            Known::OrderedDict => return self.make(Node::Dict(Vec::new())),
+            Known::ScriptClass => return self.make(Node::Object(None)),
+            Known::RebuildTensor => Value::Tensor(Rc::new(self.strided(arguments)?)),
+            Known::RebuildParameter | Known::Same => {
+                arguments.first().cloned().ok_or("a function without its argument")?
+            }
+            Known::Device => Value::Other,
+            Known::Storage(_) => return Err("it calls a storage".into()),
+        };
+        self.push(made)
+    }
+
+    fn strided(&self, arguments: &[Value]) -> Result<Strided, String> {
+        let [Value::Storage(storage), Value::Int(offset), size, stride, ..] = arguments else {
+            return Err("a tensor is not described as PyTorch does".into());
+        };
+        let numbers = |list: &Value| -> Result<Vec<i64>, String> {
+            let number = |value: &Value| match value {
+                Value::Int(n) if *n >= 0 => Ok(*n),
+                _ => Err("a tensor's size is no number".to_owned()),
+            };
+            self.tuple(list).ok_or("a tensor's size is no list")?.iter().map(number).collect()
+        };
+        view(storage, *offset, numbers(size)?, numbers(stride)?)
     }
 }
 
 const SHORT: &str = "it takes more values than it has";
 
-fn call(function: &Value, arguments: &Value) -> Result<Value, String> {
-    let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
-        return Err("it calls what is no function".into());
-    };
-    Ok(match function {
-        Known::OrderedDict => Value::Dict(Rc::default()),
-        Known::RebuildTensor => Value::Tensor(Rc::new(strided(arguments)?)),
-        Known::RebuildParameter | Known::Same => {
-            arguments.first().cloned().ok_or("a function without its argument")?
-        }
-        Known::Device => Value::Other,
-        Known::ScriptClass => Value::Object(Rc::default()),
-        Known::Storage(_) => return Err("it calls a storage".into()),
-    })
-}
-
-fn strided(arguments: &[Value]) -> Result<Strided, String> {
-    let [Value::Storage(storage), Value::Int(offset), Value::Tuple(size), Value::Tuple(stride), ..] =
-        arguments
-    else {
-        return Err("a tensor is not described as PyTorch does".into());
-    };
-    let numbers = |list: &[Value]| -> Result<Vec<i64>, String> {
-        let number = |value: &Value| match value {
-            Value::Int(n) if *n >= 0 => Ok(*n),
-            _ => Err("a tensor's size is no number".to_owned()),
-        };
-        list.iter().map(number).collect()
-    };
-    let (size, stride) = (numbers(size)?, numbers(stride)?);
-    let offset = usize::try_from(*offset).map_err(|_| "a tensor begins before its storage")?;
+/// A view that lies within its storage.
+fn view(storage: &Rc<Storage>, offset: i64, size: Vec<i64>, stride: Vec<i64>) -> Result<Strided, String> {
+    let offset = usize::try_from(offset).map_err(|_| "a tensor begins before its storage")?;
     if size.len() != stride.len() || size.len() > 16 {
         return Err("a tensor has sizes and strides of different number".into());
     }
@@ -375,16 +423,16 @@ fn strided(arguments: &[Value]) -> Result<Strided, String> {
 }
 
 /// `("storage", class, key, device, count)`.
-fn storage(id: &Value) -> Result<Value, String> {
-    let wrong = || "a storage is not described as PyTorch does".to_owned();
-    let Value::Tuple(parts) = id else { return Err(wrong()) };
-    match parts.as_slice() {
+fn storage(parts: &[Value]) -> Result<Value, String> {
+    match parts {
         [Value::Text(tag), Value::Global(Known::Storage(kind)), Value::Text(key), _, Value::Int(count)]
             if &**tag == "storage" =>
         {
-            let count = usize::try_from(*count).map_err(|_| wrong())?;
-            Ok(Value::Storage(Storage { key: key.clone(), kind: *kind, count }))
+            let count = usize::try_from(*count).map_err(|_| NO_STORAGE)?;
+            Ok(Value::Storage(Rc::new(Storage { key: key.clone(), kind: *kind, count })))
         }
-        _ => Err(wrong()),
+        _ => Err(NO_STORAGE.into()),
     }
 }
+
+const NO_STORAGE: &str = "a storage is not described as PyTorch does";

@@ -1,17 +1,22 @@
 //! PyTorch's own files: `torch.save`'s archives and TorchScript modules.
 
-use super::pickle::{self, Strided, Value};
+use super::pickle::{self, Loaded, Node, Strided, Value};
 use crate::error::{ModelError, Result};
 use std::{
     collections::BTreeMap,
     io::{self, Cursor},
     path::Path,
+    rc::Rc,
 };
 use tch::Tensor;
 use zip::{CompressionMethod, ZipArchive};
 
 /// Entries of dictionaries within dictionaries that are followed.
 const DEEPEST: usize = 24;
+/// Entries that are looked at in all: several may lead to the same ones.
+const MOST_VISITS: usize = 1_000_000;
+/// Tensors may be views of the same bytes, but not so often that they take this many times the file's size.
+const MOST_COPIES: usize = 4;
 
 /// Whether a file begins as PyTorch's archives do.
 pub(super) fn is_archive(bytes: &[u8]) -> bool {
@@ -29,11 +34,18 @@ pub(super) fn is_legacy(bytes: &[u8]) -> bool {
 pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
     let mut archive = Archive::open(bytes).map_err(bad)?;
-    let root = pickle::load(archive.entry("data.pkl").map_err(bad)?).map_err(bad)?;
-    let mut found = Vec::new();
-    collect(&state_of(root), String::new(), &mut found, 0).map_err(bad)?;
+    let loaded = pickle::load(archive.entry("data.pkl").map_err(bad)?).map_err(bad)?;
+    let mut search = Search { nodes: &loaded.nodes, found: Vec::new(), visits: 0 };
+    search.collect(state_of(&loaded), String::new(), 0).map_err(bad)?;
+    let size =
+        |view: &Strided| view.size.iter().product::<i64>() as usize * view.storage.kind.elt_size_in_bytes();
+    if search.found.iter().fold(0, |sum: usize, (_, view)| sum.saturating_add(size(view)))
+        > MOST_COPIES * bytes.len()
+    {
+        return Err(bad("its tensors would take many times the room of the file".into()));
+    }
     let mut tensors = BTreeMap::new();
-    for (name, strided) in found {
+    for (name, strided) in search.found {
         let tensor = archive.tensor(&strided).map_err(|reason| bad(format!("tensor `{name}` {reason}")))?;
         if tensors.insert(name.clone(), tensor).is_some() {
             return Err(bad(format!("tensor `{name}` occurs twice")));
@@ -46,40 +58,52 @@ pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tens
 }
 
 /// Training programs put the weights beside other things.
-fn state_of(root: Value) -> Value {
-    let Value::Dict(entries) = &root else { return root };
+fn state_of(loaded: &Loaded) -> &Value {
+    let Value::Node(number) = loaded.root else { return &loaded.root };
+    let Some(Node::Dict(entries)) = loaded.nodes.get(number) else { return &loaded.root };
     let named = |key: &Value| matches!(key, Value::Text(text) if &**text == "state_dict");
-    let state = entries.borrow().iter().find(|(key, _)| named(key)).map(|(_, value)| value.clone());
-    state.unwrap_or(root)
+    entries.iter().find(|(key, _)| named(key)).map_or(&loaded.root, |(_, value)| value)
 }
 
-type Found = Vec<(String, std::rc::Rc<Strided>)>;
+/// The way through containers to tensors.
+struct Search<'a> {
+    nodes: &'a [Node],
+    found: Vec<(String, Rc<Strided>)>,
+    visits: usize,
+}
 
-fn collect(value: &Value, path: String, found: &mut Found, depth: usize) -> std::result::Result<(), String> {
-    if depth > DEEPEST {
-        return Err("its dictionaries lie too deep in each other".into());
-    }
-    match value {
-        Value::Tensor(tensor) => found.push((path, tensor.clone())),
-        Value::Dict(entries) => {
-            for (key, value) in entries.borrow().iter() {
-                let name = match key {
-                    Value::Text(text) => text.to_string(),
-                    Value::Int(number) => number.to_string(),
-                    _ => continue,
-                };
-                let below = if path.is_empty() { name } else { format!("{path}.{name}") };
-                collect(value, below, found, depth + 1)?;
-            }
+impl Search<'_> {
+    fn collect(&mut self, value: &Value, path: String, depth: usize) -> std::result::Result<(), String> {
+        self.visits += 1;
+        if depth > DEEPEST || self.visits > MOST_VISITS {
+            return Err("its dictionaries lie too deep in each other".into());
         }
-        Value::Object(attributes) => {
-            if let Some(attributes) = &*attributes.borrow() {
-                collect(attributes, path, found, depth + 1)?;
+        let number = match value {
+            Value::Tensor(tensor) => {
+                self.found.push((path, tensor.clone()));
+                return Ok(());
             }
+            Value::Node(number) => *number,
+            _ => return Ok(()),
+        };
+        let nodes = self.nodes;
+        match &nodes[number] {
+            Node::Dict(entries) => {
+                for (key, value) in entries {
+                    let name = match key {
+                        Value::Text(text) => text.to_string(),
+                        Value::Int(number) => number.to_string(),
+                        _ => continue,
+                    };
+                    let below = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    self.collect(value, below, depth + 1)?;
+                }
+                Ok(())
+            }
+            Node::Object(Some(attributes)) => self.collect(attributes, path, depth + 1),
+            _ => Ok(()),
         }
-        _ => {}
     }
-    Ok(())
 }
 
 struct Archive<'a> {

@@ -52,6 +52,9 @@ impl Sampling<'_> {
         let each = |window: &Vec<i64>| {
             let step = |own: &Tensor, poses: &Tensor| {
                 let residuals = self.stack.residuals(own, t, poses, self.controlnet_scale)?;
+                if let Some(begun) = self.begun.filter(|_| index == 0) {
+                    return self.stack.predict_from(begun, t, &residuals, bank);
+                }
                 self.stack.predict(own, t, &residuals, bank, self.guided(), memory)
             };
             if window.iter().copied().eq(0..whole) {

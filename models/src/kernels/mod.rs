@@ -1,6 +1,7 @@
 //! Kernels of our own for the processor: what libtorch does in several passes over memory, in one.
 //!
-//! They run on float32 tensors whose pixels' channels lie next to each other, and compute no gradients. Whoever calls
+//! They run on float32 tensors whose pixels' channels lie next to each other, and compute no gradients but for
+//! [`group_norm`]'s. Whoever calls
 //! them has libtorch's operations for everything else, and for the cases in which they answer `None`.
 
 use crate::torch_ext::channels_last;
@@ -73,7 +74,8 @@ pub struct Packed {
     stride: i64,
     padding: i64,
     /// Made when they are first asked for. The plain kernel gives way to the first of them.
-    layouts: Mutex<Vec<(Option<[i64; 2]>, Tensor)>>,
+    /// Least recently used first.
+    layouts: Mutex<Vec<(Vec<i64>, Tensor)>>,
 }
 
 /// Most layouts of one kernel; FILM's extractor runs on every scale of a picture.
@@ -92,19 +94,21 @@ impl Packed {
     }
 
     fn of(weight: &Tensor, stride: i64, padding: i64) -> Self {
-        Self { stride, padding, layouts: Mutex::new(vec![(None, weight.shallow_clone())]) }
+        Self { stride, padding, layouts: Mutex::new(vec![(Vec::new(), weight.shallow_clone())]) }
     }
 
     /// The layout for pictures of the size of `x`.
     fn layout(&self, x: &Tensor) -> Option<Tensor> {
         let size = x.size();
-        let size = Some([size[2], size[3]]);
         let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, made)) = layouts.iter().find(|(of, _)| *of == size) {
-            return Some(made.shallow_clone());
+        if let Some(at) = layouts.iter().position(|(of, _)| *of == size) {
+            let found = layouts.remove(at);
+            let made = found.1.shallow_clone();
+            layouts.push(found);
+            return Some(made);
         }
         let made = laid_out(&layouts.first()?.1, x, (self.stride, self.padding))?;
-        layouts.retain(|(of, _)| of.is_some());
+        layouts.retain(|(of, _)| !of.is_empty());
         if layouts.len() == MOST_LAYOUTS {
             drop(layouts.remove(0));
         }

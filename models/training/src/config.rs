@@ -88,7 +88,7 @@ pub struct Denoise {
     pub adam_lr: f64,
     /// Share of gallery avatars among the people of a batch.
     pub gallery_share: f64,
-    /// Last share of the stage that trains only at the timesteps of the 4-step sampler.
+    /// Last share of the stage, which trains mostly at the timesteps of the 4-step sampler.
     pub final_timesteps_share: f64,
     /// Denoising U-Net; the appearance encoder takes the same numbers.
     pub unet: UNetConfig,
@@ -133,12 +133,12 @@ pub struct Film {
 
 impl Vae {
     /// Gentle steps for a decoder that has learned already.
-    pub fn adapting(network: AutoencoderKlConfig) -> Self {
+    pub fn adapting(network: AutoencoderKlConfig, size: usize) -> Self {
         Self {
             minutes: 0.0,
             decoder_minutes: 0.0,
             batch: 8,
-            crop: 128,
+            crop: size.min(128),
             bf16: false,
             muon_lr: 0.006,
             adam_lr: 3e-4,

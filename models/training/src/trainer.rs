@@ -200,6 +200,9 @@ impl Trainer {
             (loss / shards as f64).backward();
             Ok(figures)
         };
+        if shards == 1 {
+            return shard(0);
+        }
         let parts: Result<Vec<Vec<Figure>>> = std::thread::scope(|scope| {
             let shard = &shard;
             let threads: Vec<_> = (0..shards).map(|index| scope.spawn(move || shard(index))).collect();

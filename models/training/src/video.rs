@@ -7,6 +7,10 @@ use std::path::Path;
 
 /// Frames that one video may have: half an hour at 30 a second.
 const MOST: usize = 54_000;
+/// How long a decoder may take to give a frame, or to say why there is none.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(30);
+/// How often to look whether it has said so.
+const LOOK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
 /// Decodes `file`, upright, with square pixels. Each frame comes with its time from the file's beginning.
 ///
@@ -25,21 +29,43 @@ pub fn read(file: &Path, mut each: impl FnMut(Nanos, Frame) -> Result<()>) -> Re
     source.set_property("location", file.to_string_lossy().as_ref());
     let out =
         pipeline.by_name("out").and_then(|e| e.downcast::<gst_app::AppSink>().ok()).context("no sink")?;
-    pipeline.set_state(gst::State::Playing).with_context(|| format!("cannot read {}", file.display()))?;
-    let done = pull(&out, &mut each);
-    let said = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
-    pipeline.set_state(gst::State::Null)?;
-    if let Some(gst::MessageView::Error(error)) = said.as_ref().map(|message| message.view()) {
-        bail!("{}: {}", file.display(), error.error());
-    }
-    ensure!(done.with_context(|| format!("in {}", file.display()))? > 0, "{} has no frames", file.display());
-    Ok(())
+    let bus = pipeline.bus().context("no bus")?;
+    let done = match pipeline.set_state(gst::State::Playing) {
+        Ok(_) => pull(&out, &bus, &mut each),
+        Err(_) => said(&bus).and(Ok(0)),
+    };
+    let stopped = pipeline.set_state(gst::State::Null);
+    ensure!(done.with_context(|| file.display().to_string())? > 0, "{} has no frames", file.display());
+    stopped.map(drop).map_err(Into::into)
 }
 
-fn pull(out: &gst_app::AppSink, each: &mut impl FnMut(Nanos, Frame) -> Result<()>) -> Result<usize> {
-    let mut count = 0;
-    while let Ok(sample) = out.pull_sample() {
-        ensure!(count < MOST, "longer than half an hour");
+/// Fails with what an element has said, if one has.
+fn said(bus: &gst::Bus) -> Result<()> {
+    let message = bus.pop_filtered(&[gst::MessageType::Error]);
+    match message.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => bail!("{}", error.error()),
+        _ => Ok(()),
+    }
+}
+
+fn pull(
+    out: &gst_app::AppSink,
+    bus: &gst::Bus,
+    each: &mut impl FnMut(Nanos, Frame) -> Result<()>,
+) -> Result<usize> {
+    let (mut count, mut waited) = (0, gst::ClockTime::ZERO);
+    loop {
+        let Some(sample) = out.try_pull_sample(LOOK) else {
+            said(bus)?;
+            if out.is_eos() {
+                return Ok(count);
+            }
+            waited += LOOK;
+            ensure!(waited < PATIENCE, "its decoder gives no frames");
+            continue;
+        };
+        waited = gst::ClockTime::ZERO;
+        ensure!(count < MOST, "it has more than {MOST} frames; cut it shorter");
         let (buffer, caps) = (sample.buffer().context("no buffer")?, sample.caps().context("no caps")?);
         let info = gst_video::VideoInfo::from_caps(caps)?;
         let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)?;
@@ -48,9 +74,12 @@ fn pull(out: &gst_app::AppSink, each: &mut impl FnMut(Nanos, Frame) -> Result<()
         let plane = frame.plane_data(0)?;
         let data: Vec<u8> =
             plane.chunks(stride).take(height as usize).flat_map(|row| row[..line].to_vec()).collect();
-        let pts = buffer.pts().context("a frame without a time")?.nseconds();
-        each(pts, Frame::new(width, height, data)?)?;
-        count += 1;
+        // Containers count from anywhere; the segment says where the beginning is.
+        let segment =
+            sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>()).context("no segment")?;
+        if let Some(time) = segment.to_running_time(buffer.pts().context("a frame without a time")?) {
+            each(time.nseconds(), Frame::new(width, height, data)?)?;
+            count += 1;
+        }
     }
-    Ok(count)
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 pub struct Quality {
     /// Peak signal-to-noise ratio of the whole frame in dB.
     pub psnr: f64,
-    /// The same over the figure's pixels alone.
+    /// The same over the figure's pixels alone; of the whole frame where there is none.
     pub psnr_person: f64,
     /// Structural similarity (Wang et al. 2004, luma, 11×11 Gaussian).
     pub ssim: f64,
@@ -78,7 +78,7 @@ pub fn quality(made: &[u8], truth: &Shot, size: usize) -> Quality {
     let (edge_error, sharpness) = edges(made, truth, size);
     Quality {
         psnr: psnr(all, truth.labels.len() as f64),
-        psnr_person: psnr(person, pixels),
+        psnr_person: if pixels > 0.0 { psnr(person, pixels) } else { psnr(all, truth.labels.len() as f64) },
         ssim: ssim(made, &truth.rgb, size),
         edge_error,
         sharpness,

@@ -72,6 +72,7 @@ pub fn album(rgb: &Path, densepose: &Path, size: usize) -> Result<Album> {
         .into_iter()
         .zip(pictures)
         .filter_map(|(labels, rgb)| Some(Picture { labels: labels?, rgb: rgb? }))
+        .filter(|picture| shows_somebody(&picture.labels))
         .collect();
     ensure!(
         targets.len() >= LEAST,
@@ -104,8 +105,9 @@ fn spread(list: &[Nanos], most: usize) -> Vec<Nanos> {
 }
 
 fn survey(densepose: &Path) -> Result<Survey> {
-    let mut times = Vec::new();
-    let (mut low, mut high, mut side) = ([u32::MAX; 2], [0u32; 2], (0u32, 0u32));
+    let (mut times, mut side) = (Vec::new(), (0u32, 0u32));
+    // Left, top, right and bottom of the person, frame by frame.
+    let mut edges: [Vec<u32>; 4] = Default::default();
     let (mut strange, mut frames) = (0.0, 0.0);
     video::read(densepose, |pts, frame| {
         strange += off_palette_share(&frame);
@@ -114,17 +116,11 @@ fn survey(densepose: &Path) -> Result<Survey> {
         let (width, height) = (labels.width(), labels.height());
         ensure!(side == (0, 0) || side == (width, height), "the picture's size changes");
         side = (width, height);
-        let mut count = 0usize;
-        for (i, _) in labels.data().iter().enumerate().filter(|(_, label)| **label > 0) {
-            let at = [i as u32 % width, i as u32 / width];
-            count += 1;
-            for k in 0..2 {
-                low[k] = low[k].min(at[k]);
-                high[k] = high[k].max(at[k]);
-            }
-        }
-        if count as f64 > SOMEBODY * labels.data().len() as f64 {
+        if shows_somebody(labels.data()) {
             times.push(pts);
+            for (list, edge) in edges.iter_mut().zip(extent(labels.data(), width)) {
+                list.push(edge);
+            }
         }
         Ok(())
     })?;
@@ -136,7 +132,30 @@ fn survey(densepose: &Path) -> Result<Survey> {
     }
     ensure!(!times.is_empty(), "{name} shows nobody");
     let (width, height) = (f64::from(side.0), f64::from(side.1));
+    // A frame or two in which the estimator saw something elsewhere do not count.
+    let [left, top, right, bottom] = edges;
+    let (low, high) = ([share(left, 0.02), share(top, 0.02)], [share(right, 0.98), share(bottom, 0.98)]);
     Ok(Survey { times, crop: square(low, high, width, height), shape: width / height })
+}
+
+fn shows_somebody(labels: &[u8]) -> bool {
+    labels.iter().filter(|&&label| label > 0).count() as f64 > SOMEBODY * labels.len() as f64
+}
+
+/// Left, top, right and bottom of what is labelled.
+fn extent(labels: &[u8], width: u32) -> [u32; 4] {
+    let mut edges = [u32::MAX, u32::MAX, 0, 0];
+    for (i, _) in labels.iter().enumerate().filter(|(_, label)| **label > 0) {
+        let (x, y) = (i as u32 % width, i as u32 / width);
+        edges = [edges[0].min(x), edges[1].min(y), edges[2].max(x), edges[3].max(y)];
+    }
+    edges
+}
+
+/// The value that so large a share of a list, which is not empty, does not exceed.
+fn share(mut list: Vec<u32>, of: f64) -> u32 {
+    list.sort_unstable();
+    list[((list.len() - 1) as f64 * of).round() as usize]
 }
 
 /// The square around what moves, with a margin, within the frame.
@@ -230,6 +249,18 @@ mod tests {
         assert_eq!(crop.pixels(960, 540), (420, 0, 540, 540));
         let small = square([100, 100], [199, 299], 640.0, 480.0);
         assert_eq!(small.pixels(640, 480), (35, 85, 230, 230));
+    }
+
+    #[test]
+    fn few_frames_with_something_elsewhere_do_not_widen_the_crop() {
+        let mut frame = vec![0u8; 50 * 20];
+        frame[3 * 50 + 7] = 2;
+        frame[9 * 50 + 4] = 3;
+        assert_eq!(extent(&frame, 50), [4, 3, 7, 9]);
+        let mut list = vec![30; 98];
+        list.extend([0, 49]);
+        assert_eq!((share(list.clone(), 0.02), share(list, 0.98)), (30, 30));
+        assert_eq!((share(vec![5], 0.02), share(vec![5], 0.98)), (5, 5));
     }
 
     #[test]

@@ -106,6 +106,9 @@ pub fn run(model: &ModelDir, plan: &Plan) -> Result<Report> {
         manifest.family
     );
     ensure!(manifest.image.width == manifest.image.height, "only square models can be adapted");
+    ensure!(model.has(Role::TextEmbedding), "only models with a stored text can be adapted");
+    let filled = std::fs::read_dir(&plan.out).is_ok_and(|mut entries| entries.next().is_some());
+    ensure!(!filled, "{} is not empty; give a folder that does not exist yet", plan.out.display());
     let size = manifest.image.width as usize;
     let album = footage::album(&plan.rgb, &plan.densepose, size)?;
     let pool = Pool { albums: vec![album], gallery: 0, size };
@@ -127,7 +130,7 @@ fn adapt(model: &ModelDir, plan: &Plan, pool: &Pool, work: &Path) -> Result<Weig
     let single = |role: Role| -> Result<BTreeMap<String, Tensor>> {
         Ok(model.tensors(role)?.into_iter().map(|(k, t)| (k, t.to_kind(Kind::Float))).collect())
     };
-    let vae = config::Vae::adapting(model.network("vae", &networks.vae)?);
+    let vae = config::Vae::adapting(model.network("vae", &networks.vae)?, pool.size);
     let file = work.join("vae.safetensors");
     let old: Vec<(String, Tensor)> = single(Role::Vae)?.into_iter().collect();
     checkpoint::write(&file, &old)?;
@@ -174,16 +177,19 @@ fn adapt(model: &ModelDir, plan: &Plan, pool: &Pool, work: &Path) -> Result<Weig
 /// The new model directory: what was trained, and copies of the rest.
 fn write(model: &ModelDir, plan: &Plan, pool: &Pool, weights: Weights) -> Result<ModelDir> {
     let mut files = model.manifest().files.clone();
+    // An update for few steps was made for the weights of before.
+    files.remove(&Role::Lora);
     for (role, tensors) in weights {
         let path = format!("{role}.safetensors");
         save(&plan.out.join(&path), &tensors, &BTreeMap::new(), Some(Kind::Half))?;
         files.insert(role, Files::One(FileEntry::of(&plan.out, &path)?));
     }
-    for role in [Role::Film, Role::Lora] {
-        for entry in files.get(&role).map(Files::entries).unwrap_or_default() {
-            let (from, to) = (model.dir().join(&entry.path), plan.out.join(&entry.path));
-            std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+    for entry in files.get(&Role::Film).map(Files::entries).unwrap_or_default() {
+        let (from, to) = (model.dir().join(&entry.path), plan.out.join(&entry.path));
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         }
+        std::fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
     }
     let avatar = plan.out.join("avatars").join(format!("{}.png", plan.name));
     save_picture(&pool.albums[0].references[0].rgb, pool.size, &avatar)?;

@@ -14,7 +14,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use keyframed_models::{
-    Source, UNet,
+    Init, Source, UNet,
     scheduler::{self, LcmScheduler, NoiseSchedule, SamplerClass},
     vae::AutoencoderKl,
 };
@@ -46,12 +46,18 @@ const MODULES: [&str; 14] = [
 
 /// A network's updates in training, with kohya's names.
 pub struct Updates {
-    rank: i64,
     source: Source,
     /// Frozen weights by key.
     base: BTreeMap<String, Tensor>,
-    /// Weight key and the module's name in the LoRA file.
-    modules: Vec<(String, String)>,
+    modules: Vec<Module>,
+}
+
+/// The update of one weight: up · down.
+struct Module {
+    /// Of the weight.
+    key: String,
+    down: Tensor,
+    up: Tensor,
 }
 
 impl Updates {
@@ -60,47 +66,41 @@ impl Updates {
     /// # Errors
     /// None of them exists in `base`.
     pub fn new(base: BTreeMap<String, Tensor>, rank: i64) -> Result<Self> {
-        let modules: Vec<(String, String)> = base
-            .keys()
-            .filter_map(|key| {
-                let path = key.strip_suffix(".weight")?;
-                let known = MODULES.iter().any(|end| path.ends_with(&format!(".{end}")));
-                known.then(|| (key.clone(), format!("lora_unet_{}", path.replace('.', "_"))))
-            })
-            .collect();
+        let source = Source::fresh(Device::Cpu);
+        let mut modules = Vec::new();
+        for (key, weight) in &base {
+            let Some(path) = key.strip_suffix(".weight") else { continue };
+            if !MODULES.iter().any(|end| path.ends_with(&format!(".{end}"))) {
+                continue;
+            }
+            let size = weight.size();
+            let inputs: i64 = size[1..].iter().product();
+            let (mut down, mut up) = (size.clone(), vec![1; size.len()]);
+            (down[0], up[0], up[1]) = (rank, size[0], rank);
+            let place = source.root() / format!("lora_unet_{}", path.replace('.', "_"));
+            let down = (&place / "lora_down").get("weight", &down, Init::FanIn(inputs))?;
+            let up = (&place / "lora_up").get("weight", &up, Init::Const(0.0))?;
+            modules.push(Module { key: key.clone(), down, up });
+        }
         anyhow::ensure!(!modules.is_empty(), "the network has no module that LCM-LoRA updates");
-        let updates = Self { rank, source: Source::fresh(Device::Cpu), base, modules };
-        updates.merged()?;
-        Ok(updates)
+        Ok(Self { source, base, modules })
     }
 
     /// All weights with the updates added; gradients flow to the updates.
-    ///
-    /// # Errors
-    /// Never: shapes follow the weights.
-    pub fn merged(&self) -> Result<BTreeMap<String, Tensor>> {
-        use keyframed_models::Init;
-        let root = self.source.root();
+    pub fn merged(&self) -> BTreeMap<String, Tensor> {
         let mut weights: BTreeMap<String, Tensor> =
             self.base.iter().map(|(key, tensor)| (key.clone(), tensor.shallow_clone())).collect();
-        for (key, module) in &self.modules {
+        for Module { key, down, up } in &self.modules {
             let weight = &self.base[key];
-            let size = weight.size();
-            let inputs: i64 = size[1..].iter().product();
-            let place = &root / module;
-            let (mut down, mut up) = (size.clone(), vec![1; size.len()]);
-            (down[0], up[0], up[1]) = (self.rank, size[0], self.rank);
-            let down = (&place / "lora_down").get("weight", &down, Init::FanIn(inputs))?;
-            let up = (&place / "lora_up").get("weight", &up, Init::Const(0.0))?;
-            let update = up.flatten(1, -1).matmul(&down.flatten(1, -1)).reshape(size);
+            let update = up.flatten(1, -1).matmul(&down.flatten(1, -1)).reshape(weight.size());
             weights.insert(key.clone(), weight + update);
         }
-        Ok(weights)
+        weights
     }
 
     /// The student.
     fn student(&self, recipe: &config::Denoise) -> Result<UNet> {
-        let source = Source::loaded("student", self.merged()?, Device::Cpu, Kind::Float);
+        let source = Source::loaded("student", self.merged(), Device::Cpu, Kind::Float);
         Ok(UNet::new(&source.root(), &recipe.unet)?)
     }
 }
@@ -204,6 +204,7 @@ impl Stage for LcmStage<'_> {
         let tensor = |list: &[i64]| Tensor::from_slice(list);
         let noise = data::noise_like(&batch.latents, rng);
         let noisy = self.steps.schedule.add_noise(&batch.latents, &noise, &tensor(&times));
+        let student = self.updates.student(self.denoise)?;
         let target = {
             let _frozen = tch::no_grad_guard();
             let ask = |unet: &UNet, x: &Tensor, t: &[i64]| {
@@ -211,10 +212,9 @@ impl Stage for LcmStage<'_> {
             };
             let answer = ask(&self.teacher.unet, &noisy, &times)?;
             let nearer = self.steps.solve(&answer, &noisy, &times, &earlier);
-            let answer = ask(&self.updates.student(self.denoise)?, &nearer, &earlier)?;
+            let answer = ask(&student, &nearer, &earlier)?;
             self.steps.clean(&answer, &nearer, &earlier)
         };
-        let student = self.updates.student(self.denoise)?;
         let answer =
             self.teacher.predict_by(&student, &noisy, &tensor(&times), &batch.reference, &batch.poses)?;
         let error = (self.steps.clean(&answer, &noisy, &times) - target).square();
@@ -289,11 +289,11 @@ mod tests {
         let updates = Updates::new(copied(&base), 3).unwrap();
         let trained = updates.source.tensors();
         assert_eq!(trained.len(), 4, "conv_in is none of LCM-LoRA's modules");
-        for (key, tensor) in &updates.merged().unwrap() {
+        for (key, tensor) in &updates.merged() {
             assert_eq!(tensor, &base[key], "an update begins as nothing");
         }
         tch::no_grad(|| trained.values().for_each(|t| _ = t.shallow_clone().normal_(0.0, 1.0)));
-        let (wanted, mut loaded) = (updates.merged().unwrap(), copied(&base));
+        let (wanted, mut loaded) = (updates.merged(), copied(&base));
         let tensors = trained.iter().map(|(k, t)| (k.clone(), t.detach())).collect();
         let file = WeightFile { file: "lora".into(), tensors, metadata: BTreeMap::new() };
         Lora::from_weights(file).unwrap().merge_into(&mut loaded, 1.0).unwrap();
