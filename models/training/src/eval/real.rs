@@ -65,7 +65,7 @@ pub fn follow(
         Ok(())
     })?;
     let (mut total, mut rows) = (0.0, vec![vec![]; 1 + AVATARS.len()]);
-    let shown = |i: usize| i % (poses.len() / 6).max(1) == 0;
+    let shown = |i: usize| i.is_multiple_of((poses.len() / 6).max(1));
     for (row, avatar) in AVATARS.into_iter().enumerate() {
         let avatar = avatar % GALLERY;
         generator.set_reference(&frame(&synth::avatar(rig, avatar, size).rgb, size)?)?;

@@ -85,9 +85,9 @@ pub fn draw(points: &[Point], path: &Path) -> Result<()> {
     let canvas = SVGBackend::new(path, (760, 300)).into_drawing_area();
     canvas.fill(&WHITE).with_context(failed)?;
     let halves = canvas.split_evenly((1, 2));
-    let values: [(&str, fn(&Point) -> f64); 2] =
-        [("PSNR, dB", |p| p.psnr), ("seconds per frame", |p| p.seconds_per_frame)];
-    for (area, (title, value)) in halves.iter().zip(values) {
+    let titles = ["PSNR, dB", "seconds per frame"];
+    for (n, (area, title)) in halves.iter().zip(titles).enumerate() {
+        let value = |p: &Point| [p.psnr, p.seconds_per_frame][n];
         let (low, high) =
             points.iter().map(value).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
         let margin = ((high - low) * 0.15).max(1e-3);

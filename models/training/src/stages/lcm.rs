@@ -132,9 +132,9 @@ impl Consistency {
             let list: Vec<f32> = times.iter().map(|&t| f(self.schedule.alpha(t)) as f32).collect();
             Tensor::from_slice(&list).view([-1, 1, 1, 1, 1])
         };
-        let (signal, noise): (fn(f64) -> f64, fn(f64) -> f64) = (f64::sqrt, |alpha| (1.0 - alpha).sqrt());
-        let estimate = (noisy - &clean * wide(from, signal)) / wide(from, noise);
-        clean * wide(to, signal) + estimate * wide(to, noise)
+        let noise = |alpha: f64| (1.0 - alpha).sqrt();
+        let estimate = (noisy - &clean * wide(from, f64::sqrt)) / wide(from, noise);
+        clean * wide(to, f64::sqrt) + estimate * wide(to, noise)
     }
 }
 
