@@ -18,7 +18,9 @@ fn the_report_is_whole_and_adds_up() {
         network["gflop"].as_f64().unwrap()
     };
     let whole = of("pose embedding") + of("ControlNet") + of("U-Net") + of("VAE decoder");
-    assert!((number("/key_frame/gflop") / whole - 1.0).abs() < 1e-6, "{report:#}");
+    // What no pose reaches, part of the U-Net's way down, was done before.
+    let spared = whole - number("/key_frame/gflop");
+    assert!((0.05..0.5).contains(&(spared / of("U-Net"))), "{spared}: {report:#}");
     assert!((number("/key_frames_per_s") - 1e3 / number("/key_frame/median_ms")).abs() < 1e-6);
     assert_eq!(report["in_betweens"].as_array().map(Vec::len), Some(2));
     // Whatever this machine does meanwhile, pictures come.
