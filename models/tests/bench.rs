@@ -59,7 +59,9 @@ fn a_key_frame_costs_what_its_networks_cost() {
     let of = |name: &str| costs.networks.iter().find(|cost| cost.name == name).unwrap().gflop;
     let step = of("ControlNet") + of("U-Net");
     let whole = of("pose embedding") + 2.0 * step + of("VAE decoder");
-    assert!((costs.key_frame.gflop / whole - 1.0).abs() < 1e-6, "{} {whole}", costs.key_frame.gflop);
+    // Without context, what no pose reaches of the first step was done before.
+    let spared = whole - costs.key_frame.gflop;
+    assert!(spared > 0.0 && spared < 0.6 * of("U-Net"), "{} {whole}", costs.key_frame.gflop);
     assert_eq!((costs.in_betweens.len(), costs.context_bytes, costs.threads), (2, 0, 1));
     assert!(costs.in_betweens[0].gflop > costs.in_betweens[1].gflop, "motion is computed once a pair");
     let sound = |cost: &Cost| cost.runs >= 5 && cost.median_ms > 0.0 && cost.p95_ms >= cost.median_ms;
@@ -138,8 +140,9 @@ fn cost_grows_as_arithmetic_says() {
     assert_eq!((lengths(&found.cached), lengths(&found.recomputed)), (vec![0, 2], vec![0, 2]));
     let (cached, recomputed) = (gflop(&found.cached), gflop(&found.recomputed));
     assert!((cached[0] / recomputed[0] - 1.0).abs() < 1e-9, "without context there is one way");
-    assert!(cached[1] < 1.1 * cached[0] && recomputed[1] > 2.0 * cached[0], "{cached:?} {recomputed:?}");
-    assert!(recomputed[1] < 3.1 * cached[0], "{recomputed:?}");
+    // Alone, a frame also finds the first step's way down done: an eighth of the whole here.
+    assert!(cached[1] < 1.2 * cached[0] && recomputed[1] > 2.0 * cached[0], "{cached:?} {recomputed:?}");
+    assert!(recomputed[1] < 3.4 * cached[0], "{recomputed:?}");
     assert!(found.cached[1].context_bytes > found.recomputed[1].context_bytes);
     assert!(found.recomputed[1].context_bytes > 0 && found.cached[0].context_bytes == 0);
     let all = [&found.sizes, &found.steps, &found.cached, &found.recomputed].into_iter().flatten();
