@@ -24,7 +24,7 @@ fn refused(path: &Path) -> String {
 
 #[test]
 fn tensors_of_all_kinds_and_views_are_read() {
-    for name in ["state.pt", "checkpoint.ckpt"] {
+    for name in ["state.pt", "nested.pt"] {
         let read = WeightFile::read(&file(name)).unwrap().tensors;
         let shared = numbers(&[6, 4], Kind::Float);
         let wanted = [

@@ -31,7 +31,7 @@ state = collections.OrderedDict(
 torch.save(state, here / "state.pt")
 torch.save(state, here / "legacy.pt", _use_new_zipfile_serialization=False)
 optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "lr": 1e-4, "betas": (0.9, 0.999), "amsgrad": False}
-torch.save({"state_dict": state, "epoch": 3, "optimizer": optimizer, "name": "trial"}, here / "checkpoint.ckpt")
+torch.save({"state_dict": state, "epoch": 3, "optimizer": optimizer, "name": "trial"}, here / "nested.pt")
 
 
 class Inner(torch.nn.Module):
