@@ -8,12 +8,11 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use keyframed_control::zmtp::{self, Decoder, Event};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep_until, timeout},
 };
-
-use super::zmtp::{self, Decoder, Event};
 
 /// For greeting and handshake together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! Control-plane message types and codec of keyframed: [JSON-RPC 2.0](https://www.jsonrpc.org/specification), no
-//! sockets. Daemon, ctl program and tests share it.
+//! Control-plane message types and codec of keyframed: [JSON-RPC 2.0](https://www.jsonrpc.org/specification), and
+//! the frames that it travels in (ZMTP); no sockets. Daemon, ctl program and tests share it.
 //!
 //! One stricter rule than the specification: `params` go by name, so they are an object or absent.
 
@@ -11,6 +11,7 @@ pub mod openrpc;
 pub mod params;
 pub mod suggest;
 pub mod types;
+pub mod zmtp;
 
 pub use codec::{Call, Incoming, parse_reply, parse_request};
 pub use error::{ErrorObject, code};
