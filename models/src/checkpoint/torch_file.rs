@@ -13,6 +13,8 @@ use zip::{CompressionMethod, ZipArchive};
 
 /// Entries of dictionaries within dictionaries that are followed.
 const DEEPEST: usize = 24;
+/// Longest name of a tensor, bytes: published ones have 150.
+const LONGEST_NAME: usize = 512;
 /// Entries that are looked at in all: several may lead to the same ones.
 const MOST_VISITS: usize = 1_000_000;
 /// Tensors may be views of the same bytes, but not so often that they take this many times the file's size.
@@ -37,9 +39,7 @@ pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tens
     let loaded = pickle::load(archive.entry("data.pkl").map_err(bad)?).map_err(bad)?;
     let mut search = Search { nodes: &loaded.nodes, found: Vec::new(), visits: 0 };
     search.collect(state_of(&loaded), String::new(), 0).map_err(bad)?;
-    let size =
-        |view: &Strided| view.size.iter().product::<i64>() as usize * view.storage.kind.elt_size_in_bytes();
-    if search.found.iter().fold(0, |sum: usize, (_, view)| sum.saturating_add(size(view)))
+    if search.found.iter().fold(0, |sum: usize, (_, view)| sum.saturating_add(cost(view)))
         > MOST_COPIES * bytes.len()
     {
         return Err(bad("its tensors would take many times the room of the file".into()));
@@ -55,6 +55,13 @@ pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tens
         return Err(bad("it holds no tensors".into()));
     }
     Ok(tensors)
+}
+
+/// Bytes that are copied for a view: what it shows, or what of the storage lies between its ends.
+fn cost(view: &Strided) -> usize {
+    // Storages are only claimed so far, and may claim to be of any size.
+    let shown = view.size.iter().fold(1usize, |all, &n| all.saturating_mul(n as usize));
+    shown.max(view.span).saturating_mul(view.storage.kind.elt_size_in_bytes())
 }
 
 /// Training programs put the weights beside other things.
@@ -96,6 +103,12 @@ impl Search<'_> {
                         _ => continue,
                     };
                     let below = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    if below.len() > LONGEST_NAME {
+                        return Err(format!(
+                            "it has a name of {} bytes; at most {LONGEST_NAME}",
+                            below.len()
+                        ));
+                    }
                     self.collect(value, below, depth + 1)?;
                 }
                 Ok(())
@@ -111,6 +124,8 @@ struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     /// The folder that everything lies in.
     folder: String,
+    /// Storages whose checksums were compared: many tensors may be views of the same.
+    compared: BTreeMap<Rc<str>, &'a [u8]>,
 }
 
 impl<'a> Archive<'a> {
@@ -118,7 +133,7 @@ impl<'a> Archive<'a> {
         let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("it is no whole archive: {e}"))?;
         let name = zip.file_names().find_map(|name| name.strip_suffix("/data.pkl"));
         let folder = name.ok_or("it is no PyTorch file: `data.pkl` is missing")?.to_owned();
-        let mut archive = Self { bytes, zip, folder };
+        let mut archive = Self { bytes, zip, folder, compared: BTreeMap::new() };
         if archive.entry("byteorder").is_ok_and(|order| order != b"little") {
             return Err("its numbers are big-endian".into());
         }
@@ -143,9 +158,18 @@ impl<'a> Archive<'a> {
         end.map(|end| &self.bytes[start..end]).ok_or_else(|| format!("its entry `{path}` is cut short"))
     }
 
+    fn storage(&mut self, key: &Rc<str>) -> std::result::Result<&'a [u8], String> {
+        if let Some(bytes) = self.compared.get(key) {
+            return Ok(bytes);
+        }
+        let bytes = self.entry(&format!("data/{key}"))?;
+        self.compared.insert(key.clone(), bytes);
+        Ok(bytes)
+    }
+
     fn tensor(&mut self, view: &Strided) -> std::result::Result<Tensor, String> {
         let storage = &view.storage;
-        let bytes = self.entry(&format!("data/{}", storage.key))?;
+        let bytes = self.storage(&storage.key)?;
         let width = storage.kind.elt_size_in_bytes();
         if storage.count.checked_mul(width) != Some(bytes.len()) {
             return Err(format!(
@@ -155,8 +179,10 @@ impl<'a> Archive<'a> {
             ));
         }
         let failed = |e: tch::TchError| format!("cannot be read: {e}");
-        let all = Tensor::f_from_data_size(bytes, &[storage.count as i64], storage.kind).map_err(failed)?;
-        let own = all.f_as_strided(&view.size, &view.stride, Some(view.offset as i64)).map_err(failed)?;
+        let part = bytes.get(view.offset * width..(view.offset + view.span) * width);
+        let part = part.ok_or("reaches beyond its storage")?;
+        let all = Tensor::f_from_data_size(part, &[view.span as i64], storage.kind).map_err(failed)?;
+        let own = all.f_as_strided(&view.size, &view.stride, Some(0)).map_err(failed)?;
         // A copy of its own: views of one storage must not be one tensor.
         own.f_contiguous().map(|t| t.copy()).map_err(failed)
     }

@@ -54,7 +54,11 @@ impl WeightFile {
         Self::from_bytes(file, &bytes)
     }
 
-    fn from_bytes(file: &Path, bytes: &[u8]) -> Result<Self> {
+    /// The same from a file's contents; `file` is what errors name.
+    ///
+    /// # Errors
+    /// As [`WeightFile::read`].
+    pub fn from_bytes(file: &Path, bytes: &[u8]) -> Result<Self> {
         let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
         if torch_file::is_archive(bytes) {
             let tensors = torch_file::tensors(file, bytes)?;
