@@ -1,6 +1,18 @@
 //! The daemon as a library, so that its programs and `fuzz/` share it. It is no interface for others: only
 //! [`main`] and what `fuzz/` needs can be reached.
 
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 mod animate;
 mod bench;
 mod cli;

@@ -83,7 +83,7 @@ impl Link {
     /// The client broke the protocol, took too long, or the connection failed.
     pub async fn receive(&mut self) -> io::Result<Option<Event>> {
         loop {
-            if let Some(event) = self.decoder.next().map_err(io::Error::other)? {
+            if let Some(event) = self.decoder.next_event().map_err(io::Error::other)? {
                 self.deadline = None;
                 return Ok(Some(event));
             }

@@ -3,6 +3,19 @@
 //!
 //! One stricter rule than the specification: `params` go by name, so they are an object or absent.
 
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented,
+        clippy::indexing_slicing
+    )
+)]
+
 pub mod codec;
 pub mod error;
 pub mod message;

@@ -4,6 +4,8 @@
 //! opcodes that PyTorch writes, takes the few functions that make tensors and dictionaries for what they are, and
 //! refuses every other name before anything is done with it.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::rc::Rc;
 use tch::Kind;
 
