@@ -7,6 +7,7 @@ mod reload;
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
