@@ -150,6 +150,13 @@ pub enum Role {
     TextEmbedding,
 }
 
+impl Role {
+    /// Whether its tensors are a network's own.
+    pub(super) fn is_network(self) -> bool {
+        !matches!(self, Self::Lora | Self::TextEmbedding)
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
