@@ -14,8 +14,8 @@ pub struct Family {
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
-    /// Loads a model directory, with this share of its LoRA, into this place.
-    pub build: fn(&ModelDir, f64, Place) -> Result<Stack>,
+    /// Loads a model directory, with this share of its LoRA and this prompt, into this place.
+    pub build: fn(&ModelDir, f64, &str, Place) -> Result<Stack>,
 }
 
 /// All families.
@@ -32,10 +32,10 @@ pub const FAMILIES: [Family; 2] = [
 ///
 /// # Errors
 /// [`ModelError::BadFile`] for an unknown family, or whatever is wrong with the files.
-pub fn build(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<Stack> {
+pub fn build(dir: &ModelDir, lora_scale: f64, prompt: &str, place: Place) -> Result<Stack> {
     let name = &dir.manifest().family;
     match FAMILIES.iter().find(|family| family.name == name) {
-        Some(family) => (family.build)(dir, lora_scale, place),
+        Some(family) => (family.build)(dir, lora_scale, prompt, place),
         None => {
             let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
             let reason = format!("family `{name}` is not known: there are {}", known.join(", "));

@@ -2,7 +2,11 @@
 
 use crate::error::{ModelError, Result};
 use sha2::{Digest as _, Sha256};
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 /// SHA-256 as 64 lower-case hexadecimal digits.
 pub type Digest = String;
@@ -22,6 +26,20 @@ pub fn sha256(file: &Path) -> Result<Digest> {
             read => hasher.update(&block[..read]),
         }
     }
+}
+
+/// The bytes of a small file, after comparing its SHA-256 with `expected`.
+pub(super) fn bytes_checked(file: &Path, expected: &str) -> Result<Vec<u8>> {
+    let bytes = fs::read(file).map_err(|source| ModelError::Io { file: file.to_owned(), source })?;
+    let found = sha256_of(&bytes);
+    if found.eq_ignore_ascii_case(expected) {
+        return Ok(bytes);
+    }
+    let reason = format!(
+        "its sha256 is {found}, the model's manifest says {expected}: the file is damaged or another one; install \
+         the model again"
+    );
+    Err(ModelError::BadFile { file: file.to_owned(), reason })
 }
 
 /// SHA-256 of bytes in memory.

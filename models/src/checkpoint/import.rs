@@ -2,11 +2,13 @@
 //!
 //! What came from which file stands in the new `model.toml`; nothing is left of an import that fails.
 
-use super::{FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, Role, WeightFile, save};
+use super::{FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, Role, WeightFile, network, save};
 use crate::{
+    clip::ClipTextConfig,
     error::{ModelError, Result},
     random,
     scheduler::{BetaSchedule, SamplerClass},
+    tokenizer::{self, ClipTokenizer},
     vars::Source,
 };
 use std::{
@@ -35,7 +37,7 @@ const IGNORED: [&str; 1] = ["text_model.embeddings.position_ids"];
 /// Where the parts of a model are.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Stable Diffusion 1.5 in diffusers' layout: `unet`, `text_encoder`, `vae`.
+    /// Stable Diffusion 1.5 in diffusers' layout: `unet`, `text_encoder`, `tokenizer`, `vae`.
     pub sd15: PathBuf,
     /// MagicAnimate's published folder: `appearance_encoder`, `densepose_controlnet`, `temporal_attention`.
     pub magicanimate: PathBuf,
@@ -149,6 +151,7 @@ impl<S: FnMut(&str)> Importer<'_, S> {
         self.network(Role::Controlnet, &magic.join("densepose_controlnet"))?;
         self.network(Role::Appearance, &magic.join("appearance_encoder"))?;
         self.network(Role::TextEncoder, &sd15.join("text_encoder"))?;
+        self.tokenizer(&sd15.join("tokenizer"))?;
         match (self.parts.taesd.clone(), self.parts.vae.clone()) {
             (Some(taesd), _) => self.taesd(&taesd)?,
             (None, Some(vae)) => self.network(Role::Vae, &vae)?,
@@ -219,6 +222,33 @@ impl<S: FnMut(&str)> Importer<'_, S> {
         save(&self.dir.join(&path), &tensors, &metadata, Some(self.parts.kind))?;
         self.note(Role::Lora, &file, vec!["all".to_owned()]);
         self.manifest.files.insert(Role::Lora, Files::One(FileEntry::of(self.dir, &path)?));
+        Ok(())
+    }
+
+    /// Copied as it is, if there is one, once it is clear that it belongs to this text encoder.
+    fn tokenizer(&mut self, from: &Path) -> Result<()> {
+        if !from.is_dir() {
+            (self.said)(&format!("{}: there is none, so this model will take no prompt", from.display()));
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for name in tokenizer::FILES {
+            let (file, copy) = (from.join(name), self.dir.join(name));
+            (self.said)(&format!("copying {}", file.display()));
+            fs::copy(&file, &copy).map_err(|source| ModelError::Io { file, source })?;
+            entries.push(FileEntry::of(self.dir, name)?);
+        }
+        self.manifest.files.insert(Role::Tokenizer, Files::Many(entries));
+        let [vocabulary, merges] = tokenizer::FILES.map(|name| from.join(name));
+        let read =
+            |file: &Path| fs::read(file).map_err(|source| ModelError::Io { file: file.to_owned(), source });
+        let tokenizer = ClipTokenizer::new((&vocabulary, &read(&vocabulary)?), (&merges, &read(&merges)?))?;
+        let table = self.manifest.networks.text_encoder.clone().unwrap_or_default();
+        let config: ClipTextConfig = network(&self.dir.join(MANIFEST), "text_encoder", &table)?;
+        tokenizer.check(&vocabulary, &config)?;
+        for name in tokenizer::FILES {
+            self.note(Role::Tokenizer, &from.join(name), vec!["all".to_owned()]);
+        }
         Ok(())
     }
 

@@ -145,6 +145,8 @@ pub enum Role {
     Film,
     /// CLIP.
     TextEncoder,
+    /// CLIP's vocabulary: `vocab.json` and `merges.txt`, in this order.
+    Tokenizer,
     /// Tensors `conditional` and optionally `unconditional`, `[1, n, d]`,
     /// instead of a text encoder.
     TextEmbedding,
@@ -160,6 +162,7 @@ impl fmt::Display for Role {
             Self::Lora => "lora",
             Self::Film => "film",
             Self::TextEncoder => "text_encoder",
+            Self::Tokenizer => "tokenizer",
             Self::TextEmbedding => "text_embedding",
         })
     }

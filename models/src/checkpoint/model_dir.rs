@@ -1,6 +1,6 @@
 //! Model directories: weight files and the `model.toml` that describes them.
 
-use super::{Lora, Manifest, Role, WeightFile, manifest};
+use super::{Lora, Manifest, Role, WeightFile, digest::bytes_checked, manifest};
 use crate::{
     error::{ModelError, Result},
     vars::Source,
@@ -80,19 +80,35 @@ impl ModelDir {
         self.manifest.files.contains_key(&role)
     }
 
-    /// Reads every weight file and compares its checksum; returns what is wrong.
+    /// Reads every file and compares its checksum; returns what is wrong.
     ///
     /// `begun` hears of each file before it is read.
     pub fn verify(&self, mut begun: impl FnMut(&Path)) -> Vec<ModelError> {
         let mut problems = Vec::new();
-        for (path, entry) in self.files() {
-            begun(&path);
-            problems.extend(WeightFile::read_checked(&path, &entry.sha256).err());
+        for (role, files) in &self.manifest.files {
+            for entry in files.entries() {
+                let path = self.dir.join(&entry.path);
+                begun(&path);
+                problems.extend(match role {
+                    Role::Tokenizer => bytes_checked(&path, &entry.sha256).err(),
+                    _ => WeightFile::read_checked(&path, &entry.sha256).err(),
+                });
+            }
         }
         problems
     }
 
-    /// Every weight file and its entry.
+    /// The contents of the files for `role`, which hold no tensors, checksums compared.
+    pub(crate) fn bytes(&self, role: Role) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let read = |entry: &super::FileEntry| {
+            let path = self.dir.join(&entry.path);
+            let bytes = bytes_checked(&path, &entry.sha256)?;
+            Ok((path, bytes))
+        };
+        self.entries(role)?.iter().map(read).collect()
+    }
+
+    /// Every file and its entry.
     fn files(&self) -> impl Iterator<Item = (PathBuf, &super::FileEntry)> {
         let entries = self.manifest.files.values().flat_map(super::Files::entries);
         entries.map(|entry| (self.dir.join(&entry.path), entry))
