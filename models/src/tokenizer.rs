@@ -152,7 +152,7 @@ fn assembled(bpe: BPE) -> tokenizers::Result<Tokenizer> {
     let bytes = ByteLevel::default().add_prefix_space(false);
     let steps: [PreTokenizerWrapper; 2] = [words.into(), bytes.into()];
     tokenizer.with_pre_tokenizer(Some(Steps::new(steps.into())));
-    // Written out in a prompt they are what they are, not text.
-    tokenizer.add_special_tokens(&[START, END].map(|token| AddedToken::from(token, true)));
+    // Written out in a prompt, in small or large letters, they are what they are, not text.
+    tokenizer.add_special_tokens(&[START, END].map(|token| AddedToken::from(token, true).normalized(true)));
     Ok(tokenizer)
 }

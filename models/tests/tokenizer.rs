@@ -157,7 +157,7 @@ fn models_that_take_no_prompt_say_so() {
     let asked = Settings { prompt: "ab".into(), ..running.settings().clone() };
     assert!(running.set(asked).is_err() && running.settings().prompt.is_empty());
 
-    let (_without, without) = model(Tiny::use_text_encoder);
+    let (_without, without) = model(|tiny| tiny.use_text_encoder());
     let said = generator(&without, "ab").err().unwrap();
     assert!(said.contains("it has no tokenizer"), "{said}");
     assert!(generator(&without, "").is_ok());
