@@ -216,8 +216,7 @@ impl<S: FnMut(&str)> Importer<'_, S> {
         let (tensors, metadata) = (weights.tensors, weights.metadata);
         let copies = tensors.iter().map(|(key, t)| (key.clone(), t.shallow_clone())).collect();
         let lora = WeightFile { file: file.clone(), tensors: copies, metadata: metadata.clone() };
-        let mut merged = unet.iter().map(|(key, t)| (key.clone(), t.shallow_clone())).collect();
-        Lora::from_weights(lora)?.merge_into(&mut merged, 1.0)?;
+        Lora::from_weights(lora)?.targets(unet)?;
         let path = format!("{}.safetensors", Role::Lora);
         save(&self.dir.join(&path), &tensors, &metadata, Some(self.parts.kind))?;
         self.note(Role::Lora, &file, vec!["all".to_owned()]);
@@ -337,8 +336,8 @@ fn weights_in(place: &Path) -> Result<PathBuf> {
     })
 }
 
-/// diffusers' present name of an autoencoder's attention tensor.
-fn modern(key: &str) -> String {
+/// diffusers' present name of an autoencoder's attention tensor; other names stay.
+pub fn modern(key: &str) -> String {
     let Some((place, rest)) =
         key.split_once(".attentions.0.").filter(|(place, _)| place.ends_with("mid_block"))
     else {

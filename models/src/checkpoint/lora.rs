@@ -111,6 +111,24 @@ impl Lora {
         self.modules.is_empty()
     }
 
+    /// The tensor in `weights`, a network's by key, that each module changes; nothing is computed.
+    ///
+    /// # Errors
+    /// As [`Lora::merge_into`].
+    pub fn targets(&self, weights: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, String>> {
+        let names = FlatNames::of(weights.keys());
+        let target = |(path, module): (&String, &Module)| {
+            let key = names.find(path).map_err(|reason| self.bad(path, &reason))?;
+            module.matrices(&weights[key].size()).map_err(|reason| self.bad(path, &reason))?;
+            Ok((path.clone(), key.to_owned()))
+        };
+        self.modules.iter().map(target).collect()
+    }
+
+    fn bad(&self, path: &str, reason: &str) -> ModelError {
+        ModelError::BadFile { file: self.file.clone(), reason: format!("module `{path}` {reason}") }
+    }
+
     /// Adds `scale` times the updates to `weights`, a network's tensors by key.
     ///
     /// Changed tensors are replaced (as float32 if they were 16-bit); tensors
@@ -125,12 +143,8 @@ impl Lora {
         }
         let names = FlatNames::of(weights.keys());
         let merged = self.modules.iter().map(|(path, module)| {
-            let bad = |reason: String| ModelError::BadFile {
-                file: self.file.clone(),
-                reason: format!("module `{path}` {reason}"),
-            };
-            let key = names.find(path).map_err(bad)?;
-            let merged = module.merged(&weights[key], scale).map_err(bad)?;
+            let key = names.find(path).map_err(|reason| self.bad(path, &reason))?;
+            let merged = module.merged(&weights[key], scale).map_err(|reason| self.bad(path, &reason))?;
             Ok((key.to_owned(), merged))
         });
         let merged = merged.collect::<Result<Vec<_>>>()?;
@@ -140,11 +154,11 @@ impl Lora {
 }
 
 impl Module {
-    fn merged(&self, weight: &Tensor, scale: f64) -> Result<Tensor, String> {
+    /// Both matrices and their rank, if they belong to a weight of this size.
+    fn matrices(&self, size: &[i64]) -> Result<(&Tensor, &Tensor, i64), String> {
         let (Some(down), Some(up)) = (&self.down, &self.up) else {
             return Err("has only one of its two matrices".into());
         };
-        let size = weight.size();
         let (down_size, up_size) = (down.size(), up.size());
         let misfit = || format!("has shapes {down_size:?} and {up_size:?}, the weight has {size:?}");
         if down.dim() < 2 || up.dim() < 2 {
@@ -155,9 +169,12 @@ impl Module {
         let fits = down_size[1..].iter().product::<i64>() == inputs
             && up_size[1..].iter().product::<i64>() == rank
             && up_size[0] == size[0];
-        if rank == 0 || !fits {
-            return Err(misfit());
-        }
+        if rank == 0 || !fits { Err(misfit()) } else { Ok((down, up, rank)) }
+    }
+
+    fn merged(&self, weight: &Tensor, scale: f64) -> Result<Tensor, String> {
+        let size = weight.size();
+        let (down, up, rank) = self.matrices(&size)?;
         let factor = scale * self.alpha.unwrap_or(rank as f64) / rank as f64;
         Ok(tch::no_grad(|| {
             let flat = |t: &Tensor| t.to_kind(Kind::Float).flatten(1, -1);

@@ -10,7 +10,7 @@ mod torch_file;
 mod weights;
 
 pub use digest::{Digest, sha256};
-pub use import::{Parts, import};
+pub use import::{Parts, import, modern};
 pub use lora::Lora;
 pub(crate) use manifest::network;
 pub use manifest::{Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role};
