@@ -127,7 +127,7 @@ pub(crate) fn build(vars: &Vars, file: &Path, manifest: &Manifest, role: Role) -
         }
         Role::Unet => drop(UNet::new(vars, &unet()?)?),
         // Tensors that no network asks for.
-        Role::TextEmbedding | Role::Lora => {}
+        Role::TextEmbedding | Role::Lora | Role::Tokenizer => {}
     }
     Ok(())
 }

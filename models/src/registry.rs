@@ -15,8 +15,8 @@ pub struct Family {
     pub name: &'static str,
     /// One line about it.
     pub about: &'static str,
-    /// Loads a model directory, with this share of its LoRA, into this place.
-    pub build: fn(&ModelDir, f64, Place) -> Result<Stack>,
+    /// Loads a model directory, with this share of its LoRA and this prompt, into this place.
+    pub build: fn(&ModelDir, f64, &str, Place) -> Result<Stack>,
 }
 
 /// All families.
@@ -33,8 +33,8 @@ pub const FAMILIES: [Family; 2] = [
 ///
 /// # Errors
 /// [`ModelError::BadFile`] for an unknown family, or whatever is wrong with the files.
-pub fn build(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<Stack> {
-    (family(dir)?.build)(dir, lora_scale, place)
+pub fn build(dir: &ModelDir, lora_scale: f64, prompt: &str, place: Place) -> Result<Stack> {
+    (family(dir)?.build)(dir, lora_scale, prompt, place)
 }
 
 /// Whether the model could be built and sampled, by what its manifest says: no weights are read.

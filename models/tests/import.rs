@@ -6,6 +6,7 @@ use keyframed_models::{
     ModelDir,
     checkpoint::{FileEntry, Files, Parts, Progress, Role, import, save},
     scheduler::{BetaSchedule, SamplerClass},
+    tokenizer::ClipTokenizer,
 };
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,10 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 use tiny::Tiny;
+
+/// As many pieces as the small text encoder has tokens.
+const VOCABULARY: &str =
+    r#"{"a":0,"b":1,"c":2,"a</w>":3,"b</w>":4,"c</w>":5,"ab</w>":6,"<|startoftext|>":7,"<|endoftext|>":8}"#;
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -71,6 +76,10 @@ impl Published {
         let mut text = of(Role::TextEncoder);
         text.insert("text_model.embeddings.position_ids".into(), Tensor::from_slice(&[0i64, 1, 2]));
         put(&sd15.join("text_encoder"), networks.text_encoder.as_ref().unwrap(), text);
+        fs::create_dir(sd15.join("tokenizer")).unwrap();
+        for (name, text) in [("vocab.json", VOCABULARY), ("merges.txt", "#version: 0.2\na b</w>\n")] {
+            fs::write(sd15.join("tokenizer").join(name), text).unwrap();
+        }
         let old = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
         let old_name = |key: &str| {
             old.iter()
@@ -147,6 +156,29 @@ fn published_folders_become_a_model() {
     assert!(model.tensors(Role::Unet).unwrap().values().all(|t| t.kind() == Kind::Half));
     let again = import(&half, &published.root.join("half"), |_| ()).unwrap_err().to_string();
     assert!(again.contains("not empty"), "{again}");
+}
+
+#[test]
+fn the_tokenizer_comes_along() {
+    let published = Published::new();
+    let model = import(&published.parts, &published.root.join("new"), |_| ()).unwrap();
+    let entries = model.manifest().files[&Role::Tokenizer].entries();
+    let paths: Vec<&str> = entries.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(paths, ["vocab.json", "merges.txt"]);
+    assert_eq!(entries[0].size, VOCABULARY.len() as u64);
+    assert!(model.manifest().provenance["tokenizer"].get("tokenizer/vocab.json").is_some());
+    ClipTokenizer::of(&model).unwrap();
+
+    let folder = published.parts.sd15.join("tokenizer");
+    fs::write(folder.join("vocab.json"), VOCABULARY.replace("\"c\":2,", "")).unwrap();
+    let other = published.refused(&published.parts);
+    assert!(other.contains("tokenizer/vocab.json: its 8 tokens"), "{other}");
+    fs::remove_file(folder.join("merges.txt")).unwrap();
+    let missing = published.refused(&published.parts);
+    assert!(missing.contains("tokenizer/merges.txt: "), "{missing}");
+    fs::remove_dir_all(folder).unwrap();
+    let without = import(&published.parts, &published.root.join("without"), |_| ()).unwrap();
+    assert!(!without.has(Role::Tokenizer));
 }
 
 #[test]

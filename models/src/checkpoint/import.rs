@@ -3,12 +3,15 @@
 //! What came from which file stands in the new `model.toml`; nothing is left of an import that fails.
 
 use super::{
-    FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, OpenedFile, Role, Weight, fit, save_weights,
+    FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, OpenedFile, Role, Weight, fit, network,
+    save_weights,
 };
 use crate::{
+    clip::ClipTextConfig,
     error::{ModelError, Result},
     random,
     scheduler::{BetaSchedule, SamplerClass},
+    tokenizer::{self, ClipTokenizer},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +39,7 @@ const IGNORED: [&str; 1] = ["text_model.embeddings.position_ids"];
 /// Where the parts of a model are.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    /// Stable Diffusion 1.5 in diffusers' layout: `unet`, `text_encoder`, `vae`.
+    /// Stable Diffusion 1.5 in diffusers' layout: `unet`, `text_encoder`, `tokenizer`, `vae`.
     pub sd15: PathBuf,
     /// MagicAnimate's published folder: `appearance_encoder`, `densepose_controlnet`, `temporal_attention`.
     pub magicanimate: PathBuf,
@@ -177,6 +180,7 @@ impl Importer<'_> {
         self.network(Role::Controlnet, &magic.join("densepose_controlnet"))?;
         self.network(Role::Appearance, &magic.join("appearance_encoder"))?;
         self.network(Role::TextEncoder, &sd15.join("text_encoder"))?;
+        self.tokenizer(&sd15.join("tokenizer"))?;
         match (&self.parts.taesd, &self.parts.vae) {
             (Some(taesd), _) => self.taesd(taesd)?,
             (None, Some(vae)) => self.network(Role::Vae, vae)?,
@@ -250,6 +254,34 @@ impl Importer<'_> {
         Lora::from_weights(opened.read()?)?.update(&mut unet, 1.0)?;
         self.note(Role::Lora, file, vec!["all".to_owned()]);
         self.found.push(Found { role: Role::Lora, weights: opened.weights, metadata: opened.metadata });
+        Ok(())
+    }
+
+    /// Copied as it is, if there is one, once it is clear that it belongs to this text encoder.
+    fn tokenizer(&mut self, from: &Path) -> Result<()> {
+        if !from.is_dir() {
+            let said = format!("{}: there is none, so this model will take no prompt", from.display());
+            (self.report)(Progress::Said(&said));
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for name in tokenizer::FILES {
+            let (file, copy) = (from.join(name), self.dir.join(name));
+            (self.report)(Progress::Said(&format!("copying {}", file.display())));
+            fs::copy(&file, &copy).map_err(|source| ModelError::Io { file, source })?;
+            entries.push(FileEntry::of(self.dir, name)?);
+        }
+        self.manifest.files.insert(Role::Tokenizer, Files::Many(entries));
+        let [vocabulary, merges] = tokenizer::FILES.map(|name| from.join(name));
+        let read =
+            |file: &Path| fs::read(file).map_err(|source| ModelError::Io { file: file.to_owned(), source });
+        let tokenizer = ClipTokenizer::new((&vocabulary, &read(&vocabulary)?), (&merges, &read(&merges)?))?;
+        let table = self.manifest.networks.text_encoder.clone().unwrap_or_default();
+        let config: ClipTextConfig = network(&self.dir.join(MANIFEST), "text_encoder", &table)?;
+        tokenizer.check(&vocabulary, &config)?;
+        for name in tokenizer::FILES {
+            self.note(Role::Tokenizer, &from.join(name), vec!["all".to_owned()]);
+        }
         Ok(())
     }
 
@@ -334,8 +366,8 @@ fn weights_in(place: &Path) -> Result<PathBuf> {
     })
 }
 
-/// diffusers' present name of an autoencoder's attention tensor.
-fn modern(key: &str) -> String {
+/// diffusers' present name of an autoencoder's attention tensor; other names stay.
+pub fn modern(key: &str) -> String {
     let Some((place, rest)) =
         key.split_once(".attentions.0.").filter(|(place, _)| place.ends_with("mid_block"))
     else {

@@ -112,6 +112,24 @@ impl Lora {
         self.modules.is_empty()
     }
 
+    /// The tensor in `weights`, a network's by key, that each module changes; nothing is computed.
+    ///
+    /// # Errors
+    /// As [`Lora::merge_into`].
+    pub fn targets(&self, weights: &BTreeMap<String, Weight>) -> Result<BTreeMap<String, String>> {
+        let names = FlatNames::of(weights.keys());
+        let target = |(path, module): (&String, &Module)| {
+            let key = names.find(path).map_err(|reason| self.bad(path, &reason))?;
+            module.update(weights[key].shape()).map_err(|reason| self.bad(path, &reason))?;
+            Ok((path.clone(), key.to_owned()))
+        };
+        self.modules.iter().map(target).collect()
+    }
+
+    fn bad(&self, path: &str, reason: &str) -> ModelError {
+        ModelError::BadFile { file: self.file.clone(), reason: format!("module `{path}` {reason}") }
+    }
+
     /// Adds `scale` times the updates to `weights`, a network's tensors by key.
     ///
     /// Changed tensors are replaced (as float32 if they were 16-bit); tensors
@@ -125,7 +143,10 @@ impl Lora {
         let changed = all.into_iter().filter(|(_, weight)| weight.is_updated());
         let load = |(key, weight): (String, Weight)| match weight.load() {
             Ok(tensor) => Ok((key, tensor)),
-            Err(reason) => Err(self.bad(format!("tensor `{key}` {reason}"))),
+            Err(reason) => {
+                let reason = format!("tensor `{key}` {reason}");
+                Err(ModelError::BadFile { file: self.file.clone(), reason })
+            }
         };
         let merged = changed.map(load).collect::<Result<Vec<_>>>()?;
         weights.extend(merged);
@@ -141,20 +162,15 @@ impl Lora {
         if !scale.is_finite() {
             return Err(ModelError::Config(format!("lora_scale {scale} is not a number")));
         }
-        let names = FlatNames::of(weights.keys());
-        let updated = self.modules.iter().map(|(path, module)| {
-            let bad = |reason: String| self.bad(format!("module `{path}` {reason}"));
-            let key = names.find(path).map_err(bad)?;
-            let update = module.update(weights[key].shape()).map_err(bad)?;
-            Ok((key.to_owned(), weights[key].clone().updated(Arc::new(update), scale)))
+        let updated = self.targets(weights)?.into_iter().map(|(path, key)| {
+            let weight = weights[&key].clone();
+            let update =
+                self.modules[&path].update(weight.shape()).map_err(|reason| self.bad(&path, &reason))?;
+            Ok((key, weight.updated(Arc::new(update), scale)))
         });
         let updated = updated.collect::<Result<Vec<_>>>()?;
         weights.extend(updated);
         Ok(())
-    }
-
-    fn bad(&self, reason: String) -> ModelError {
-        ModelError::BadFile { file: self.file.clone(), reason }
     }
 }
 

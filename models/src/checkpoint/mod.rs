@@ -13,7 +13,7 @@ mod weight;
 mod weights;
 
 pub use digest::{Digest, sha256};
-pub use import::{Parts, Progress, import};
+pub use import::{Parts, Progress, import, modern};
 pub use lora::Lora;
 pub(crate) use manifest::network;
 pub use manifest::{Defaults, FileEntry, Files, ImageSize, Manifest, Networks, PaletteName, PoseInput, Role};

@@ -1,6 +1,6 @@
 //! Model directories: weight files and the `model.toml` that describes them.
 
-use super::{Lora, Manifest, OpenedFile, Role, Weight, WeightFile, fit, manifest};
+use super::{Lora, Manifest, OpenedFile, Role, Weight, WeightFile, digest::bytes_checked, fit, manifest};
 use crate::{
     error::{ModelError, Result},
     registry,
@@ -81,17 +81,23 @@ impl ModelDir {
         self.manifest.files.contains_key(&role)
     }
 
-    /// Compares every weight file's checksum, and names, shapes and dtypes of its tensors with what the networks ask for;
+    /// Compares every file's checksum, and names, shapes and dtypes of the tensors with what the networks ask for;
     /// reads every value. Returns all that is wrong. No network is built: one tensor is in memory at a time.
     ///
     /// `begun` hears of each file before it is read.
     pub fn verify(&self, mut begun: impl FnMut(&Path)) -> Vec<ModelError> {
         let mut problems = Vec::new();
-        for (path, entry) in self.files() {
-            begun(&path);
-            match OpenedFile::open_checked(&path, &entry.sha256) {
-                Ok(opened) => problems.extend(opened.unreadable()),
-                Err(error) => problems.push(error),
+        for (role, files) in &self.manifest.files {
+            for entry in files.entries() {
+                let path = self.dir.join(&entry.path);
+                begun(&path);
+                match role {
+                    Role::Tokenizer => problems.extend(bytes_checked(&path, &entry.sha256).err()),
+                    _ => match OpenedFile::open_checked(&path, &entry.sha256) {
+                        Ok(opened) => problems.extend(opened.unreadable()),
+                        Err(error) => problems.push(error),
+                    },
+                }
             }
         }
         if problems.is_empty() {
@@ -116,7 +122,17 @@ impl ModelDir {
         Ok(problems)
     }
 
-    /// Every weight file and its entry.
+    /// The contents of the files for `role`, which hold no tensors, checksums compared.
+    pub(crate) fn bytes(&self, role: Role) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let read = |entry: &super::FileEntry| {
+            let path = self.dir.join(&entry.path);
+            let bytes = bytes_checked(&path, &entry.sha256)?;
+            Ok((path, bytes))
+        };
+        self.entries(role)?.iter().map(read).collect()
+    }
+
+    /// Every file and its entry.
     fn files(&self) -> impl Iterator<Item = (PathBuf, &super::FileEntry)> {
         let entries = self.manifest.files.values().flat_map(super::Files::entries);
         entries.map(|entry| (self.dir.join(&entry.path), entry))

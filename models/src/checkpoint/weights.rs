@@ -1,7 +1,7 @@
 //! Opening weight files: safetensors, and PyTorch's own without running anything in them.
 
 use super::{
-    digest::sha256_of,
+    digest::{another, sha256_of},
     torch_file,
     weight::{Stretch, Weight},
 };
@@ -62,10 +62,7 @@ impl OpenedFile {
         let handle = Arc::new(opened(file)?);
         let found = sha256_of(&handle).map_err(|source| ModelError::Io { file: file.to_owned(), source })?;
         if !found.eq_ignore_ascii_case(expected) {
-            let reason = format!(
-                "its sha256 is {found}, the model's manifest says {expected}: the file is damaged or another one; install the model again"
-            );
-            return Err(ModelError::BadFile { file: file.to_owned(), reason });
+            return Err(another(file, &found, expected));
         }
         Self::of(file, &handle)
     }
