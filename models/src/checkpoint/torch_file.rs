@@ -18,6 +18,8 @@ use zip::{CompressionMethod, ZipArchive};
 const LONGEST_PICKLE: u64 = 64 << 20;
 /// Entries of dictionaries within dictionaries that are followed.
 const DEEPEST: usize = 24;
+/// Longest name of a tensor, bytes: published ones have 150.
+const LONGEST_NAME: usize = 512;
 /// Entries that are looked at in all: several may lead to the same ones.
 const MOST_VISITS: usize = 1_000_000;
 /// Tensors may be views of the same bytes, but not so often that they take this many times the file's size.
@@ -44,12 +46,8 @@ pub(super) fn weights(file: &Arc<File>, length: u64) -> Result<BTreeMap<String, 
     let loaded = pickle::load(&archive.read("data.pkl")?)?;
     let mut search = Search { nodes: &loaded.nodes, found: Vec::new(), visits: 0 };
     search.collect(state_of(&loaded), String::new(), 0)?;
-    let size = |view: &Strided| {
-        view.size.iter().product::<i64>() as u64 * view.storage.kind.elt_size_in_bytes() as u64
-    };
-    if search.found.iter().fold(0, |sum: u64, (_, view)| sum.saturating_add(size(view)))
-        > MOST_COPIES * length
-    {
+    let room = search.found.iter().fold(0, |sum: u64, (_, view)| sum.saturating_add(cost(view)));
+    if room > MOST_COPIES * length {
         return Err("its tensors would take many times the room of the file".into());
     }
     let mut weights = BTreeMap::new();
@@ -63,6 +61,13 @@ pub(super) fn weights(file: &Arc<File>, length: u64) -> Result<BTreeMap<String, 
         return Err("it holds no tensors".into());
     }
     Ok(weights)
+}
+
+/// Bytes that are copied for a view: what it shows, or what of the storage lies between its ends.
+fn cost(view: &Strided) -> u64 {
+    // Storages are only claimed so far, and may claim to be of any size.
+    let shown = view.size.iter().fold(1u64, |all, &n| all.saturating_mul(n as u64));
+    shown.max(view.span as u64).saturating_mul(view.storage.kind.elt_size_in_bytes() as u64)
 }
 
 /// Training programs put the weights beside other things.
@@ -104,6 +109,12 @@ impl Search<'_> {
                         _ => continue,
                     };
                     let below = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    if below.len() > LONGEST_NAME {
+                        return Err(format!(
+                            "it has a name of {} bytes; at most {LONGEST_NAME}",
+                            below.len()
+                        ));
+                    }
                     self.collect(value, below, depth + 1)?;
                 }
                 Ok(())
