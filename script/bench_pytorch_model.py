@@ -1,4 +1,4 @@
-"""A model directory's networks as the original's classes, for script/bench-pytorch."""
+"""A model directory's networks as the original's classes, for script/bench-pytorch and script/parity."""
 
 import inspect
 import re
@@ -19,9 +19,9 @@ class Weights:
         self.image = (image["height"], image["width"])
         self.fusion = self.manifest.get("fusion_blocks", "midup")
         if "lora" in self.manifest["files"] or "text_embedding" not in self.manifest["files"]:
-            sys.exit(f"bench-pytorch: {folder}: needed is a model with a text_embedding and without a LoRA")
+            sys.exit(f"{folder}: needed is a model with a text_embedding and without a LoRA")
         if self.manifest["networks"]["vae"].get("_class_name", "AutoencoderKL") != "AutoencoderKL":
-            sys.exit(f"bench-pytorch: {folder}: needed is a model with an AutoencoderKL")
+            sys.exit(f"{folder}: needed is a model with an AutoencoderKL")
 
     def tensors(self, role):
         files = self.manifest["files"][role]
@@ -38,8 +38,23 @@ class Weights:
         networks = self.manifest["networks"]
         config = self.adapted(cls, role, networks.get(role, networks["unet"]))
         network = truncated(cls, config) if role == "appearance" else cls(**config)
+        if role == "vae":
+            network.decoder = self.decoder(network, networks["vae"])
         network.load_state_dict(self.tensors(role), strict=True)
         return network.eval()
+
+    def decoder(self, network, config):
+        """diffusers' decoder in the sizes of the directory, which may be others than the encoder's."""
+        widths = config.get("up_block_out_channels", config["block_out_channels"])
+        return type(network.decoder)(
+            in_channels=network.config.latent_channels,
+            out_channels=network.config.out_channels,
+            up_block_types=network.config.up_block_types,
+            block_out_channels=widths,
+            layers_per_block=config.get("layers_per_up_block", network.config.layers_per_block),
+            norm_num_groups=network.config.norm_num_groups,
+            act_fn=network.config.act_fn,
+        )
 
     def adapted(self, cls, role, config):
         """The configuration that this class takes; it says 2D and 3D where ours takes either."""

@@ -40,7 +40,7 @@ fn write(model: &str, frames: i64, out: &Path) -> Result<()> {
     let place = placement.resolve(0)?;
     let _running = place.enter();
     tch::manual_seed(1);
-    let stack = Stack::load(&model, 1.0, place)?;
+    let stack = Stack::load(&model, 1.0, "", place)?;
     save(out, &key_frame(&model, &stack, frames)?, &BTreeMap::new(), None)
 }
 

@@ -36,6 +36,7 @@ mod rows;
 pub mod scheduler;
 pub mod stack;
 pub mod taesd;
+pub mod tokenizer;
 pub mod torch_cuda;
 pub mod torch_ext;
 pub mod unet;

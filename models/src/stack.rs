@@ -10,10 +10,13 @@ use crate::{
     error::{ModelError, Result},
     nn::Memory,
     reference::{Bank, ProjectedBank, Reference},
+    tokenizer::ClipTokenizer,
     unet::{Begun, UNet, UNetConfig},
+    vars::Source,
 };
 use std::{ops::Deref, path::Path, sync::Arc};
 use tch::{Device, Kind, Tensor};
+use tracing::warn;
 
 /// The autoencoder, for any number of threads at once: settings never change it.
 #[derive(Debug, Clone)]
@@ -68,8 +71,8 @@ impl Stack {
     /// Loads every network of `dir`; unused or missing tensors are errors.
     ///
     /// # Errors
-    /// Whatever is wrong with the files, naming file and tensor.
-    pub fn load(dir: &ModelDir, lora_scale: f64, place: Place) -> Result<Self> {
+    /// Whatever is wrong with the files, naming file and tensor, and a prompt that this model cannot take.
+    pub fn load(dir: &ModelDir, lora_scale: f64, prompt: &str, place: Place) -> Result<Self> {
         let (manifest, device, kind) = (dir.manifest(), place.device, place.kind());
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
@@ -87,29 +90,9 @@ impl Stack {
         };
         let appearance = AppearanceEncoder::new(&source.root(), &network, manifest.fusion_blocks)?;
         source.finish()?;
-        let text = load_text(dir, place)?;
-        let stack = Self { vae, unet, controlnet, appearance, text, device };
-        stack.check(dir)?;
-        Ok(stack)
-    }
-
-    /// The networks must fit each other; each only knows itself.
-    fn check(&self, dir: &ModelDir) -> Result<()> {
-        let (factor, image) = (self.vae.downscale(), dir.manifest().image);
-        let fits = |side: u32| i64::from(side) % factor == 0;
-        let reason = if self.controlnet.factor() != factor {
-            format!(
-                "the ControlNet shrinks poses {} times, the autoencoder pictures {factor} times",
-                self.controlnet.factor()
-            )
-        } else if !fits(image.width) || !fits(image.height) {
-            format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
-        } else if vae_of(dir)?.latent_channels() != self.unet.config().in_channels {
-            "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
+        let text = load_text(dir, prompt, place)?;
+        check_fit(dir, &vae, &controlnet, &unet)?;
+        Ok(Self { vae: vae.into(), unet, controlnet, appearance, text, device })
     }
 
     /// Whether frames of one window influence each other at all.
@@ -124,7 +107,12 @@ impl Stack {
     /// # Errors
     /// [`ModelError::Input`] for latents of another shape.
     pub fn features(&self, latents: &Tensor, t: i64) -> Result<Bank> {
-        self.appearance.forward(latents, &self.timestep(t), &self.text.conditional)
+        self.features_under(&self.text.conditional, latents, t)
+    }
+
+    /// The same under another text.
+    pub(crate) fn features_under(&self, text: &Tensor, latents: &Tensor, t: i64) -> Result<Bank> {
+        self.appearance.forward(latents, &self.timestep(t), text)
     }
 
     /// What the poses (`embedded` `[f, c, h, w]`) add to noisy `latents`
@@ -197,6 +185,44 @@ impl Stack {
     }
 }
 
+/// Whether the networks that `dir` describes fit each other, found out without their weights.
+///
+/// # Errors
+/// [`ModelError::BadFile`] saying what does not.
+pub(crate) fn fits(dir: &ModelDir) -> Result<()> {
+    let networks = &dir.manifest().networks;
+    let (vae, controlnet, unet) = (Source::recording(), Source::recording(), Source::recording());
+    let vae = Autoencoder::new(&vae.root(), &vae_of(dir)?)?;
+    let config: ControlNetConfig = dir.network("controlnet", &networks.controlnet)?;
+    let controlnet = ControlNet::new(&controlnet.root(), &config)?;
+    let config: UNetConfig = dir.network("unet", &networks.unet)?;
+    check_fit(dir, &vae, &controlnet, &UNet::new(&unet.root(), &config)?)?;
+    if dir.has(Role::TextEmbedding) {
+        stored_text(dir, Place::like_cuda(Kind::Float, 1)).map(drop)
+    } else {
+        Ok(())
+    }
+}
+
+/// The networks must fit each other; each only knows itself.
+fn check_fit(dir: &ModelDir, vae: &Autoencoder, controlnet: &ControlNet, unet: &UNet) -> Result<()> {
+    let (factor, image) = (vae.downscale(), dir.manifest().image);
+    let fits = |side: u32| i64::from(side) % factor == 0;
+    let reason = if controlnet.factor() != factor {
+        format!(
+            "the ControlNet shrinks poses {} times, the autoencoder pictures {factor} times",
+            controlnet.factor()
+        )
+    } else if !fits(image.width) || !fits(image.height) {
+        format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
+    } else if vae_of(dir)?.latent_channels() != unet.config().in_channels {
+        "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
+}
+
 /// Whether frames of one window influence each other in such a U-Net.
 pub(crate) fn couples_frames(config: &UNetConfig) -> bool {
     config.use_motion_module || !config.norm_per_frame
@@ -230,17 +256,57 @@ fn vae_of(dir: &ModelDir) -> Result<AutoencoderConfig> {
     vae_config(&dir.dir().join(MANIFEST), &dir.manifest().networks.vae)
 }
 
-/// The stored embedding, or else the empty prompt through the text encoder.
-fn load_text(dir: &ModelDir, place: Place) -> Result<Text> {
-    if !dir.has(Role::TextEmbedding) {
-        let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
-        let config: ClipTextConfig = dir.network("text_encoder", &table)?;
-        let source = dir.source(Role::TextEncoder, place.device, Kind::Float)?;
-        let clip = ClipText::new(&source.root(), &config)?;
-        source.finish()?;
-        let empty = tch::no_grad(|| clip.forward(&config.empty_prompt()))?.to_kind(place.kind());
-        return Ok(Text { unconditional: empty.shallow_clone(), conditional: empty });
+/// Whether the model takes `prompt`: the empty one always.
+///
+/// # Errors
+/// [`ModelError::Config`] saying why not.
+pub fn check_prompt(dir: &ModelDir, prompt: &str) -> Result<()> {
+    let name = &dir.manifest().name;
+    let reason = if prompt.trim().is_empty() {
+        return Ok(());
+    } else if dir.has(Role::TextEmbedding) {
+        "its text is stored with it; leave the prompt empty, or use a model with a text encoder"
+    } else if !dir.has(Role::Tokenizer) {
+        "it has no tokenizer; leave the prompt empty, or import the model again from a folder with `tokenizer`"
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::Config(format!("the model {name} takes no prompt: {reason}")))
+}
+
+/// The stored embedding, or else `prompt` and the empty one through the text encoder.
+pub(crate) fn load_text(dir: &ModelDir, prompt: &str, place: Place) -> Result<Text> {
+    check_prompt(dir, prompt)?;
+    if dir.has(Role::TextEmbedding) { stored_text(dir, place) } else { encoded_text(dir, prompt, place) }
+}
+
+fn encoded_text(dir: &ModelDir, prompt: &str, place: Place) -> Result<Text> {
+    let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
+    let config: ClipTextConfig = dir.network("text_encoder", &table)?;
+    let tokens = match prompt.trim() {
+        "" => None,
+        prompt => Some(tokens_of(dir, prompt, config.max_position_embeddings)?),
+    };
+    let source = dir.source(Role::TextEncoder, place.device, Kind::Float)?;
+    let clip = ClipText::new(&source.root(), &config)?;
+    source.finish()?;
+    let encoded =
+        |ids: &Tensor| -> Result<Tensor> { Ok(tch::no_grad(|| clip.forward(ids))?.to_kind(place.kind())) };
+    let unconditional = encoded(&config.empty_prompt())?;
+    let conditional = tokens.as_ref().map(encoded).transpose()?;
+    let conditional = conditional.unwrap_or_else(|| unconditional.shallow_clone());
+    Ok(Text { conditional, unconditional })
+}
+
+fn tokens_of(dir: &ModelDir, prompt: &str, length: i64) -> Result<Tensor> {
+    let tokens = ClipTokenizer::of(dir)?.encode(prompt, usize::try_from(length).unwrap_or(0))?;
+    if !tokens.cut.is_empty() {
+        warn!("the prompt is longer than {length} tokens, its end is not used: {:?}", tokens.cut);
     }
+    Ok(tokens.tensor())
+}
+
+fn stored_text(dir: &ModelDir, place: Place) -> Result<Text> {
     let tensors = dir.tensors(Role::TextEmbedding)?;
     let width = dir.network::<UNetConfig>("unet", &dir.manifest().networks.unet)?.cross_attention_dim;
     let named = |name: &str| {

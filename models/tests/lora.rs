@@ -3,7 +3,7 @@
 mod common;
 mod manifest;
 
-use common::{assert_close, config, goldens, json, manifests, metadata, source_of, tensors};
+use common::{assert_close, config, goldens_with, json, manifests, metadata, source_of, tensors};
 use keyframed_models::{
     Source, UNet, UNetConfig,
     checkpoint::{Lora, WeightFile},
@@ -57,7 +57,10 @@ fn unet2d(weights: Map) -> UNet {
 
 #[test]
 fn merged_weights_and_outputs_are_the_originals() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["lora_merge_io", "lora_kohya", "lora_map.json", "unet2d_weights"])
+    else {
+        return;
+    };
     let io_file = folder.join("lora_merge_io.safetensors");
     let io = tensors(&io_file);
     let timestep = metadata(&io_file)["timestep"].as_i64().unwrap();
@@ -77,7 +80,7 @@ fn merged_weights_and_outputs_are_the_originals() {
 
 #[test]
 fn every_merged_weight_has_the_originals_checksum() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["lora_kohya", "lora_map.json", "unet2d_weights"]) else { return };
     let map = json(&folder.join("lora_map.json"));
     let file = Lora::read(&folder.join("lora_kohya.safetensors")).unwrap();
     let cases = [("checksums_scale1", file), ("checksums_mixed_alpha", lora_of(mixed_alphas(&folder)))];
@@ -104,10 +107,14 @@ fn every_merged_weight_has_the_originals_checksum() {
 
 #[test]
 fn lora_acts_the_same_in_the_3d_unet() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["lora_unet3d_io", "lora_kohya", "unet2d_weights", "motion_weights"])
+    else {
+        return;
+    };
     let io_file = folder.join("lora_unet3d_io.safetensors");
     let io = tensors(&io_file);
-    let timestep = Tensor::from(metadata(&io_file)["timestep"].as_i64().unwrap());
+    let t = metadata(&io_file)["timestep"].as_i64().unwrap();
+    let timestep = Tensor::from(t);
     let config: UNetConfig = serde_json::from_value(config("unet3d")).unwrap();
     let files: Vec<PathBuf> =
         ["unet2d_weights.safetensors", "motion_weights.safetensors"].map(|name| folder.join(name)).into();
@@ -119,14 +126,14 @@ fn lora_acts_the_same_in_the_3d_unet() {
         let unet = UNet::new(&source.root(), &config).unwrap();
         let (sample, text) = (&io["sample"], &io["encoder_hidden_states"]);
         let out = tch::no_grad(|| unet.forward(sample, &timestep, text, None, None)).unwrap();
-        assert_close(&out, &io[&format!("t501.out_{case}")], SINGLE);
+        assert_close(&out, &io[&format!("t{t}.out_{case}")], SINGLE);
     }
 }
 
 /// The same updates under the names that peft and diffusers give them.
 #[test]
 fn other_spellings_merge_alike() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["lora_kohya", "lora_map.json", "unet2d_weights"]) else { return };
     let map = json(&folder.join("lora_map.json"));
     let kohya = tensors(&folder.join("lora_kohya.safetensors"));
     let wanted =
@@ -180,17 +187,18 @@ fn the_published_lcm_lora_finds_every_target() {
     let list = json(&folder.join("lcm_lora_sdv1_5.json"));
     let lora = lora_of(listed(&list["tensors"], ""));
     assert_eq!(lora.len() as u64, list["n_modules"].as_u64().unwrap());
-    // Widths are those of the real network; its weights are views of one zero.
-    let unet = json(&folder.join("sd15_unet2d.json"));
+    // Shapes are those of the real network; its weights are views of one zero.
     let targets = list["key_to_unet_weight"].as_object().unwrap();
-    let few: Vec<&str> = targets.values().take(3).map(|v| v.as_str().unwrap()).collect();
-    let mut weights = listed(&unet["tensors"], "");
-    assert!(targets.values().all(|v| weights.contains_key(v.as_str().unwrap())));
-    let some = Map::from_iter(listed(&list["tensors"], "").into_iter().filter(|(key, _)| {
-        let module = key.split_once('.').unwrap().0;
-        few.contains(&targets[module].as_str().unwrap())
-    }));
-    lora_of(some).merge_into(&mut weights, 1.0).unwrap();
+    for name in ["sd15_unet2d.json", "magicanimate_unet3d.json"] {
+        let weights = listed(&json(&folder.join(name))["tensors"], "");
+        let found = lora
+            .targets(&weights.iter().map(|(key, t)| (key.clone(), t.shallow_clone().into())).collect())
+            .unwrap();
+        assert_eq!(found.len(), targets.len());
+        for (module, key) in &found {
+            assert_eq!(key, targets[&format!("lora_unet_{module}")].as_str().unwrap(), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{json, manifests};
-use keyframed_models::{AppearanceEncoder, ControlNet, Fusion, Result, Source, UNet, UNetConfig};
+use keyframed_models::{
+    AppearanceEncoder, ControlNet, Fusion, Result, Source, UNet, UNetConfig, checkpoint::modern,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -47,6 +49,30 @@ fn unet2d() {
     let Some(manifest) = manifest("sd15_unet2d") else { return };
     let found = asked(|s| UNet::new(&s.root(), &UNetConfig::default()).map(drop));
     assert_same(&found, &listed(&manifest));
+}
+
+/// What the whole U-Net has and Stable Diffusion's has not, and nothing else.
+#[test]
+fn motion_modules() {
+    let (Some(whole), Some(motion)) = (manifest("magicanimate_unet3d"), manifest("motion_modules_only"))
+    else {
+        return;
+    };
+    let config: UNetConfig = serde_json::from_value(whole["config"].clone()).unwrap();
+    let mut found = asked(|s| UNet::new(&s.root(), &config).map(drop));
+    for name in asked(|s| UNet::new(&s.root(), &config.without_motion()).map(drop)).keys() {
+        assert!(found.remove(name).is_some(), "{name}");
+    }
+    assert_same(&found, &listed(&motion));
+}
+
+/// The importer gives old files the names that new ones have.
+#[test]
+fn old_autoencoders() {
+    let (Some(old), Some(new)) = (manifest("sd_vae_old_names"), manifest("sd_vae_new_names")) else { return };
+    let renamed = listed(&old).into_iter().map(|(name, shape)| (modern(&name), shape)).collect();
+    assert_same(&renamed, &listed(&new));
+    assert!(listed(&old) != listed(&new));
 }
 
 #[test]

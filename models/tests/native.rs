@@ -84,7 +84,7 @@ fn every_network_stays_near_float32() {
     let dir = ModelDir::load(dir.path()).unwrap();
     let run = |place: Place| {
         let _running = place.enter();
-        passes(&Stack::load(&dir, 1.0, place).unwrap())
+        passes(&Stack::load(&dir, 1.0, "", place).unwrap())
     };
     let (wide, narrow) = (run(full()), run(native()));
     let errors: Vec<_> = wide.iter().map(|(name, wide)| (name, error(&narrow[name], wide))).collect();
@@ -130,7 +130,7 @@ fn sampling_stays_in_float32() {
     let dir = ModelDir::load(dir.path()).unwrap();
     let place = native();
     let _running = place.enter();
-    let stack = Stack::load(&dir, 1.0, place).unwrap();
+    let stack = Stack::load(&dir, 1.0, "", place).unwrap();
     let scheduler = scheduler::build(&dir.manifest().scheduler, 2).unwrap();
     let embedded = stack.controlnet.embed_condition(&values(1, &[1, 3, 16, 32])).unwrap();
     let banks: Vec<_> = scheduler

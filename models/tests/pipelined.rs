@@ -62,7 +62,7 @@ fn rows_at_different_steps_do_not_see_each_other() {
         let dir = ModelDir::load(dir.path()).unwrap();
         let place = Placement::default().resolve(0).unwrap();
         let _running = place.enter();
-        let stack = Stack::load(&dir, 1.0, place).unwrap();
+        let stack = Stack::load(&dir, 1.0, "", place).unwrap();
         let scheduler = scheduler::build(&dir.manifest().scheduler, 4).unwrap();
         let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         let reference = random(&[1, 4, 8, 16]);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_close, goldens, json, manifests, metadata, parsed, source, tensors, unet};
+use common::{assert_close, goldens_with, json, manifests, metadata, parsed, source, tensors, unet};
 use keyframed_models::{
     AppearanceEncoder, ControlNet, Fusion, ProjectedBank, Stack,
     autoencoder::{Autoencoder, AutoencoderConfig},
@@ -120,7 +120,10 @@ impl Case {
 }
 
 fn check(name: &str) {
-    let Some(folder) = goldens() else { return };
+    let networks =
+        ["vae_weights", "unet2d_weights", "motion_weights", "controlnet_weights", "appearance_weights"];
+    let files: Vec<&str> = networks.into_iter().chain([name]).collect();
+    let Some(folder) = goldens_with(&files) else { return };
     tch::no_grad(|| Case::new(&folder, name).run(&folder));
 }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, goldens, json, tensors};
+use common::{assert_close, goldens_with, json, tensors};
 use keyframed_models::scheduler::{
     BetaSchedule, DdimScheduler, LcmScheduler, NoiseSchedule, PredictionType, SamplerClass, Scheduler,
     SchedulerConfig, TimestepSpacing, build, build_at,
@@ -29,7 +29,7 @@ fn word<T: serde::de::DeserializeOwned>(name: &str) -> T {
 
 #[test]
 fn timesteps_are_those_of_the_originals() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["schedulers.json"]) else { return };
     let facts = json(&folder.join("schedulers.json"));
     let cases = facts["timesteps"].as_object().unwrap();
     assert!(!cases.is_empty());
@@ -50,7 +50,7 @@ fn timesteps_are_those_of_the_originals() {
 
 #[test]
 fn boundary_conditions_are_those_of_the_original() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["schedulers.json"]) else { return };
     let facts = json(&folder.join("schedulers.json"));
     let cases = facts["cases"].as_object().unwrap();
     assert!(!cases.is_empty());
@@ -69,7 +69,7 @@ fn boundary_conditions_are_those_of_the_original() {
 
 #[test]
 fn noise_schedules_are_those_of_the_original() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["schedulers_io"]) else { return };
     let io = tensors(&folder.join("schedulers_io.safetensors"));
     for name in ["linear", "scaled_linear"] {
         let config = SchedulerConfig { beta_schedule: word(name), ..Default::default() };
@@ -105,7 +105,7 @@ fn run(scheduler: &dyn Scheduler, io: &BTreeMap<String, Tensor>, steps: usize, o
 
 #[test]
 fn every_step_is_that_of_the_original() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["schedulers.json", "schedulers_io"]) else { return };
     let facts = json(&folder.join("schedulers.json"));
     let io = tensors(&folder.join("schedulers_io.safetensors"));
     let mut compared = 0;

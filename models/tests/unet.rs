@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_close, goldens, metadata, parsed, source_of, tensors, timestep, unet};
+use common::{assert_close, goldens_with, metadata, parsed, source_of, tensors, timestep, unet};
 use keyframed_models::{
     Source, UNetConfig,
     nn::{
@@ -16,6 +16,14 @@ use std::{collections::BTreeMap, path::Path};
 use tch::{Device, Kind, Tensor};
 
 const TOLERANCE: f64 = 2e-5;
+/// What most tests here read.
+const PLAIN: [&str; 3] = ["unet3d_io", "unet2d_weights", "motion_weights"];
+
+/// The timestep at which more than the answer is stored.
+fn probed(io: &BTreeMap<String, Tensor>) -> i64 {
+    let case = |name: &str| name.strip_prefix("plain.t")?.strip_suffix(".out_motion_off")?.parse().ok();
+    io.keys().find_map(|name| case(name)).expect("an answer without motion")
+}
 
 fn steps(config: &UNetConfig) -> Timesteps {
     Timesteps {
@@ -36,7 +44,7 @@ fn frames(video: &Tensor) -> Tensor {
 
 #[test]
 fn time_embedding() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let (io, config) = (tensors(&folder.join("unet3d_io.safetensors")), parsed::<UNetConfig>("unet3d"));
     let (t, source) = (&io["time_proj.t"], weights(&folder));
     assert_close(&steps(&config).forward(t), &io["time_proj.out"], TOLERANCE);
@@ -47,7 +55,7 @@ fn time_embedding() {
 
 #[test]
 fn plain_forwards() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let file = folder.join("unet3d_io.safetensors");
     let (io, cases) = (tensors(&file), &metadata(&file)["cases"]);
     let unet = unet(&folder, &parsed("unet3d"));
@@ -60,7 +68,7 @@ fn plain_forwards() {
 
 #[test]
 fn other_shapes() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let file = folder.join("unet3d_io.safetensors");
     let (io, meta) = (tensors(&file), metadata(&file));
     let unet = unet(&folder, &parsed("unet3d"));
@@ -75,7 +83,7 @@ fn other_shapes() {
 /// Samples of a batch do not influence each other, and may have timesteps of their own.
 #[test]
 fn batch_equals_single_samples() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let io = tensors(&folder.join("unet3d_io.safetensors"));
     let unet = unet(&folder, &parsed("unet3d"));
     let (sample, text) = (&io["batch2.sample"], &io["batch2.encoder_hidden_states"]);
@@ -90,12 +98,13 @@ fn batch_equals_single_samples() {
 
 #[test]
 fn motion_off_still_pools_norms() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let io = tensors(&folder.join("unet3d_io.safetensors"));
     let config = parsed::<UNetConfig>("unet3d").without_motion();
-    let (t, text) = (Tensor::from_slice(&[501i64]), &io["encoder_hidden_states"]);
+    let (at, text) = (probed(&io), &io["encoder_hidden_states"]);
+    let t = Tensor::from_slice(&[at]);
     let out = unet(&folder, &config).forward(&io["plain.sample"], &t, text, None, None).unwrap();
-    assert_close(&out, &io["plain.t501.out_motion_off"], TOLERANCE);
+    assert_close(&out, &io[&format!("plain.t{at}.out_motion_off")], TOLERANCE);
     let per_frame = UNetConfig { norm_per_frame: true, ..config };
     let other = unet(&folder, &per_frame).forward(&io["plain.sample"], &t, text, None, None).unwrap();
     assert!(common::error(&other, &out) > 1e-3, "norm_per_frame has no effect");
@@ -104,12 +113,12 @@ fn motion_off_still_pools_norms() {
 /// With per-frame norms and no motion a window is its frames one by one.
 #[test]
 fn per_frame_norms_separate_frames() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let io = tensors(&folder.join("unet3d_io.safetensors"));
     let config = UNetConfig { norm_per_frame: true, ..parsed::<UNetConfig>("unet3d").without_motion() };
     let unet = unet(&folder, &config);
     let (t, text, sample) =
-        (Tensor::from_slice(&[501i64]), &io["encoder_hidden_states"], &io["plain.sample"]);
+        (Tensor::from_slice(&[probed(&io)]), &io["encoder_hidden_states"], &io["plain.sample"]);
     let window = unet.forward(sample, &t, text, None, None).unwrap();
     let last = sample.size()[2] - 1;
     let one = unet.forward(&sample.narrow(2, last, 1), &t, text, None, None).unwrap();
@@ -118,13 +127,14 @@ fn per_frame_norms_separate_frames() {
 
 #[test]
 fn motion_modules() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&PLAIN) else { return };
     let file = folder.join("unet3d_io.safetensors");
     let (io, meta, source) = (tensors(&file), metadata(&file), weights(&folder));
     let kwargs = parsed::<UNetConfig>("unet3d").motion_module_kwargs;
     for name in meta["motion_modules_captured"].as_array().unwrap() {
         let name = name.as_str().unwrap();
-        let (x, expected) = (&io[&format!("plain.t501.{name}.in")], &io[&format!("plain.t501.{name}.out")]);
+        let part = |end: &str| &io[&format!("plain.t{}.{name}.{end}", probed(&io))];
+        let (x, expected) = (part("in"), part("out"));
         let module = MotionModule::new(&(source.root() / name), x.size()[1], &kwargs).unwrap();
         assert_close(&module.forward(&frames(x), x.size()[2], None), &frames(expected), TOLERANCE);
     }
@@ -133,7 +143,7 @@ fn motion_modules() {
 /// Inputs of tiny variance: a wrong eps in any norm changes these by 20 % or more.
 #[test]
 fn norm_eps() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["norm_eps_probe", "unet2d_weights", "motion_weights"]) else { return };
     let io: BTreeMap<_, _> = tensors(&folder.join("norm_eps_probe.safetensors"));
     let (source, config) = (weights(&folder), parsed::<UNetConfig>("unet3d"));
     let (x, groups, eps) = (&io["unet.input"], config.norm_num_groups, config.norm_eps);
@@ -168,7 +178,10 @@ fn norm_eps() {
 
 #[test]
 fn without_lora() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["lora_merge_io", "lora_unet3d_io", "unet2d_weights", "motion_weights"])
+    else {
+        return;
+    };
     let file = folder.join("lora_merge_io.safetensors");
     let (io, t) = (tensors(&file), &metadata(&file)["timestep"]);
     let unet2d = unet(&folder, &parsed("unet2d"));
@@ -186,7 +199,7 @@ fn without_lora() {
 
 #[test]
 fn refuses_what_does_not_fit() {
-    let Some(folder) = goldens() else { return };
+    let Some(folder) = goldens_with(&["unet2d_weights", "motion_weights"]) else { return };
     let config = parsed::<UNetConfig>("unet3d");
     let unet = unet(&folder, &config);
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
@@ -194,12 +207,13 @@ fn refuses_what_does_not_fit() {
         unet.forward(&zeros(sample), &zeros(t), &zeros(text), None, None).unwrap_err().to_string()
     };
     let (width, limit) = (config.cross_attention_dim, config.max_frames().unwrap());
-    let text = [1, 3, width];
-    assert!(refusal(&[1, 4, limit + 1, 8, 8], &[1], &text).contains(&format!("position table has {limit}")));
-    assert!(refusal(&[1, 3, 1, 8, 8], &[1], &text).contains("3 latent channels"));
-    assert!(refusal(&[1, 4, 8, 8], &[1], &text).contains("[b, c, f, h, w]"));
-    assert!(refusal(&[1, 4, 0, 8, 8], &[1], &text).contains("[b, c, f, h, w]"));
-    assert!(refusal(&[1, 4, 1, 8, 8], &[2], &text).contains("timesteps of shape [2]"));
-    assert!(refusal(&[1, 4, 1, 8, 8], &[1], &[1, 3, width + 1]).contains("text embedding"));
-    assert!(refusal(&[3, 4, 1, 8, 8], &[1], &[2, 3, width]).contains("text embedding"));
+    let (text, c) = ([1, 3, width], config.in_channels);
+    assert!(refusal(&[1, c, limit + 1, 8, 8], &[1], &text).contains(&format!("position table has {limit}")));
+    let wider = format!("{} latent channels", c + 1);
+    assert!(refusal(&[1, c + 1, 1, 8, 8], &[1], &text).contains(&wider));
+    assert!(refusal(&[1, c, 8, 8], &[1], &text).contains("[b, c, f, h, w]"));
+    assert!(refusal(&[1, c, 0, 8, 8], &[1], &text).contains("[b, c, f, h, w]"));
+    assert!(refusal(&[1, c, 1, 8, 8], &[2], &text).contains("timesteps of shape [2]"));
+    assert!(refusal(&[1, c, 1, 8, 8], &[1], &[1, 3, width + 1]).contains("text embedding"));
+    assert!(refusal(&[3, c, 1, 8, 8], &[1], &[2, 3, width]).contains("text embedding"));
 }

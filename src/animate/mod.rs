@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use keyframed_engine::{Rate, SECOND};
-use keyframed_models::{DeviceChoice, ModelDir};
+use keyframed_models::{DeviceChoice, ModelDir, stack::check_prompt};
 
 pub use self::input::avatars;
 use self::{
@@ -53,6 +53,8 @@ pub struct Options {
     pub steps: Option<u32>,
     /// Guidance scale.
     pub guidance_scale: Option<f64>,
+    /// What the text encoder reads.
+    pub prompt: Option<String>,
     /// λ.
     pub lambda: Option<f64>,
     /// W, in pose frames.
@@ -90,6 +92,7 @@ pub fn run(job: &Job) -> anyhow::Result<Outcome> {
     let container = check_targets(job)?;
     let model = job.options.model.as_deref().unwrap_or(EMBEDDED_MODEL);
     let model = ModelDir::find(model).map_err(|error| anyhow!("the model cannot be used: {error}"))?;
+    check_prompt(&model, job.options.prompt.as_deref().unwrap_or_default())?;
     let reference = input::find_reference(&job.reference, &model)?;
     let clip = Clip::probe(&job.driving)?;
     let rate = output_rate(job.options.fps, &clip)?;

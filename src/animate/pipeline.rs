@@ -166,6 +166,10 @@ fn configure(
     set(animate, "reference", Some(plan.reference.display()))?;
     set(animate, "steps", options.steps)?;
     set(animate, "guidance-scale", options.guidance_scale)?;
+    if let Some(prompt) = &options.prompt {
+        // Not as text that GStreamer parses: it may have quotes.
+        animate.set_property("prompt", prompt);
+    }
     set(animate, "seed", options.seed)?;
     for element in [animate, interpolate] {
         set(element, "model", Some(plan.model.dir().display()))?;

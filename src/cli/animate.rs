@@ -31,6 +31,9 @@ pub struct Args {
     /// Classifier-free guidance; 1 or less runs the conditional pass alone [default: the model's]
     #[arg(long, value_name = "G", value_parser = parse_guidance)]
     guidance_scale: Option<f64>,
+    /// What the text encoder reads, for models that have one; its first 75 tokens count [default: nothing]
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
     /// Pose change that makes a key pose, as mean squared error of pixels in 0 to 1 [default: 0.01]
     #[arg(long, value_name = "X", value_parser = parse_unit)]
     lambda: Option<f64>,
@@ -74,6 +77,7 @@ impl Args {
                 fps: self.fps,
                 steps: self.steps,
                 guidance_scale: self.guidance_scale,
+                prompt: self.prompt,
                 lambda: self.lambda,
                 window: self.window,
                 model: self.model,

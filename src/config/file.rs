@@ -69,6 +69,7 @@ table! {
         dtype: String = take::checked("a number format: auto, f32, bf16 or f16", is_dtype),
         context_mode: &'static str = take::choice(&[("cache", "cache"), ("recompute", "recompute")]),
         schedule: &'static str = take::choice(&[("sequential", "sequential"), ("pipelined", "pipelined")]),
+        prompt: String = take::line("what the text encoder reads"),
         reference: String = take::text("a picture's name or path"),
         lambda: f64 = take::number(0.0, 1.0),
         window_frames: u32 = take::whole(1, u32::MAX, "frames"),

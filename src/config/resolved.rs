@@ -119,6 +119,8 @@ pub struct Animation {
     pub context_mode: String,
     /// `sequential`, `pipelined`.
     pub schedule: String,
+    /// What the text encoder reads; empty for nothing.
+    pub prompt: String,
     /// Picture to start with, found in the gallery or among the model's avatars; `None`: the model's first.
     pub reference: Option<PathBuf>,
     /// What can change between two frames; the ranges are those of the elements' properties.
@@ -128,8 +130,9 @@ pub struct Animation {
 impl Animation {
     /// Whether an animation of the one kind can become the other while it runs.
     pub fn has_same_networks(&self, other: &Self) -> bool {
-        let fixed =
-            |a: &Self| [&a.model, &a.device, &a.dtype, &a.context_mode, &a.schedule].map(String::clone);
+        let fixed = |a: &Self| {
+            [&a.model, &a.device, &a.dtype, &a.context_mode, &a.schedule, &a.prompt].map(String::clone)
+        };
         fixed(self) == fixed(other)
     }
 }

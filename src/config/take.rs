@@ -113,6 +113,14 @@ pub fn choice<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<
     }
 }
 
+/// A line of text, which may be empty.
+pub fn line(what: &'static str) -> impl Fn(&DeValue<'_>) -> Result<String, String> {
+    move |value| match value.as_str() {
+        Some(text) if !text.contains(char::is_control) => Ok(text.to_owned()),
+        _ => expected(what, value),
+    }
+}
+
 /// Text with something in it, on one line.
 pub fn text(what: &'static str) -> impl Fn(&DeValue<'_>) -> Result<String, String> {
     move |value| match value.as_str() {

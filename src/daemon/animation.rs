@@ -213,7 +213,7 @@ impl Drop for Animation {
 fn stages(plan: &Plan, chosen: Option<&File>) -> anyhow::Result<gst::Element> {
     let stages = make("avataranimate")?;
     let config = &plan.config;
-    for (name, value) in [("model", &config.model), ("device", &config.device)] {
+    for (name, value) in [("model", &config.model), ("device", &config.device), ("prompt", &config.prompt)] {
         stages.set_property(name, value);
     }
     let words =

@@ -146,6 +146,7 @@ mod tests {
             dtype: "f32".into(),
             context_mode: "cache".into(),
             schedule: "sequential".into(),
+            prompt: String::new(),
             reference: None,
             params: params(),
         };

@@ -196,7 +196,7 @@ fn networks(
     timer: &Timer,
 ) -> Result<Vec<Cost>> {
     let _running = place.enter();
-    let stack = Stack::load(model, settings.lora_scale, place)?;
+    let stack = Stack::load(model, settings.lora_scale, &settings.prompt, place)?;
     let image = model.manifest().image;
     let (h, w, factor) = (i64::from(image.height), i64::from(image.width), stack.vae.downscale());
     let random = |shape: &[i64]| Tensor::randn(shape, (place.kind(), place.device));

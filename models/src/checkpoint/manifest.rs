@@ -149,9 +149,18 @@ pub enum Role {
     Film,
     /// CLIP.
     TextEncoder,
+    /// CLIP's vocabulary: `vocab.json` and `merges.txt`, in this order.
+    Tokenizer,
     /// Tensors `conditional` and optionally `unconditional`, `[1, n, d]`,
     /// instead of a text encoder.
     TextEmbedding,
+}
+
+impl Role {
+    /// Whether its tensors are a network's own.
+    pub(super) fn is_network(self) -> bool {
+        !matches!(self, Self::Lora | Self::TextEmbedding | Self::Tokenizer)
+    }
 }
 
 impl fmt::Display for Role {
@@ -164,6 +173,7 @@ impl fmt::Display for Role {
             Self::Lora => "lora",
             Self::Film => "film",
             Self::TextEncoder => "text_encoder",
+            Self::Tokenizer => "tokenizer",
             Self::TextEmbedding => "text_embedding",
         })
     }

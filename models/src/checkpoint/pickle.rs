@@ -411,6 +411,9 @@ fn view(storage: &Rc<Storage>, offset: i64, size: Vec<i64>, stride: Vec<i64>) ->
     if size.len() != stride.len() || size.len() > 16 {
         return Err("a tensor has sizes and strides of different number".into());
     }
+    if size.iter().chain(&stride).any(|&n| n < 0) {
+        return Err("a tensor has a negative size or stride".into());
+    }
     let elements = size.iter().try_fold(1i64, |all, &n| all.checked_mul(n)).ok_or("a tensor too large")?;
     let last = size
         .iter()

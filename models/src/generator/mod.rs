@@ -16,7 +16,7 @@ use crate::{
     reference::ProjectedBank,
     registry,
     scheduler::{self, Scheduler},
-    stack::{self, SharedAutoencoder, Stack},
+    stack::{self, SharedAutoencoder, Stack, Text},
     unet::{Begun, UNet, UNetConfig},
 };
 use graph::Graphs;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub guidance_scale: f64,
     /// Share of the LoRA.
     pub lora_scale: f64,
+    /// What the text encoder reads; the empty one is what MagicAnimate was published with.
+    pub prompt: String,
     /// Seed of the noise, which is the same for every key frame: flicker is not injected.
     pub seed: u64,
     /// Key frames that a new one sees through temporal attention.
@@ -64,6 +66,7 @@ impl Settings {
             steps: defaults.steps,
             guidance_scale: defaults.guidance_scale,
             lora_scale: defaults.lora_scale,
+            prompt: String::new(),
             seed: 0,
             context_frames: defaults.context_frames,
             context_mode: ContextMode::default(),
@@ -143,7 +146,7 @@ impl LcmGenerator {
     pub fn placed(model: &ModelDir, settings: Settings, place: Place) -> Result<Self> {
         let scheduler = sampler(model, settings.steps)?;
         let _running = place.enter();
-        let stack = registry::build(model, settings.lora_scale, place)?;
+        let stack = registry::build(model, settings.lora_scale, &settings.prompt, place)?;
         settings.check(&stack)?;
         let (model, noise, context) = (model.clone(), Vec::new(), VecDeque::new());
         let graphs = Graphs::new(place.device.is_cuda());
@@ -182,8 +185,8 @@ impl LcmGenerator {
         self.graphs.are_replayed()
     }
 
-    /// Changes settings between two key frames. Steps cost a new reference bank,
-    /// the LoRA's share costs loading the U-Net again; the rest costs nothing.
+    /// Changes settings between two key frames. Steps cost a new reference bank, so does a prompt, for which the text
+    /// encoder is loaded again; the LoRA's share costs loading the U-Net again; the rest costs nothing.
     ///
     /// # Errors
     /// Whatever is wrong with them; the old ones then stay in force.
@@ -195,11 +198,16 @@ impl LcmGenerator {
             true => None,
             false => Some(stack::load_unet(&self.model, settings.lora_scale, self.place)?),
         };
+        let text = match settings.prompt == self.settings.prompt {
+            true => None,
+            false => Some(stack::load_text(&self.model, &settings.prompt, self.place)?),
+        };
         let same_steps = scheduler.timesteps() == self.scheduler.timesteps();
-        if unet.is_some() || !same_steps {
-            let reader = unet.as_ref().unwrap_or(&self.stack.unet);
+        if unet.is_some() || text.is_some() || !same_steps {
+            let unet = unet.as_ref().unwrap_or(&self.stack.unet);
+            let reader = Reader { stack: &self.stack, unet, text: text.as_ref().unwrap_or(&self.stack.text) };
             if let Some(reference) = &mut self.reference {
-                reference.banks = banks(&self.stack, reader, scheduler.as_ref(), &reference.latents)?;
+                reference.banks = reader.banks(scheduler.as_ref(), &reference.latents)?;
             }
         }
         // Nothing can fail from here on.
@@ -209,6 +217,9 @@ impl LcmGenerator {
         }
         if let Some(unet) = unet {
             self.stack.unet = unet;
+        }
+        if let Some(text) = text {
+            self.stack.text = text;
         }
         if !self.same_states(&settings) {
             self.context.clear();
@@ -230,7 +241,10 @@ impl LcmGenerator {
 
     /// Whether what the context left is of use under other settings.
     fn same_states(&self, settings: &Settings) -> bool {
-        let of = |s: &Settings| (s.context_mode, s.steps, s.seed, s.lora_scale, s.guidance_scale > 1.0);
+        let of = |s: &Settings| {
+            let kind = (s.context_mode, s.steps, s.seed, s.guidance_scale > 1.0);
+            (kind, s.lora_scale, s.prompt.clone())
+        };
         settings.context_mode == ContextMode::Recompute && self.settings.context_mode == settings.context_mode
             || of(settings) == of(&self.settings)
     }
@@ -262,7 +276,9 @@ impl LcmGenerator {
         let _running = self.place.enter();
         let image = picture::reference(picture, self.model.manifest().image, self.place.device)?;
         let latents = self.stack.vae.encode(&image)?.to_kind(Kind::Float);
-        let banks = banks(&self.stack, &self.stack.unet, self.scheduler.as_ref(), &latents)?;
+        let Stack { unet, text, .. } = &self.stack;
+        let reader = Reader { stack: &self.stack, unet, text };
+        let banks = reader.banks(self.scheduler.as_ref(), &latents)?;
         self.reference = Some(ReferenceState { latents, banks, begun: None });
         self.context.clear();
         self.graphs.forget();
@@ -372,18 +388,24 @@ impl LcmGenerator {
     }
 }
 
-/// The reference at every timestep of the sampler, projected by `unet`.
-fn banks(
-    stack: &Stack,
-    unet: &UNet,
-    scheduler: &dyn Scheduler,
-    latents: &Tensor,
-) -> Result<Vec<ProjectedBank>> {
-    scheduler.timesteps().iter().map(|&t| unet.project(&stack.features(latents, t)?)).collect()
+/// Whatever reads the reference; its U-Net and text may be those that the stack is about to have.
+struct Reader<'a> {
+    stack: &'a Stack,
+    unet: &'a UNet,
+    text: &'a Text,
+}
+
+impl Reader<'_> {
+    /// The reference at every timestep of the sampler.
+    fn banks(&self, scheduler: &dyn Scheduler, latents: &Tensor) -> Result<Vec<ProjectedBank>> {
+        let text = &self.text.conditional;
+        let bank = |&t: &i64| self.unet.project(&self.stack.features_under(text, latents, t)?);
+        scheduler.timesteps().iter().map(bank).collect()
+    }
 }
 
 /// The model's sampler with `steps` steps: at its own timesteps if it names as many.
-fn sampler(model: &ModelDir, steps: usize) -> Result<Box<dyn Scheduler>> {
+pub(crate) fn sampler(model: &ModelDir, steps: usize) -> Result<Box<dyn Scheduler>> {
     let manifest = model.manifest();
     match &manifest.defaults.timesteps {
         Some(timesteps) if timesteps.len() == steps => {

@@ -26,6 +26,19 @@ pub fn goldens() -> Option<PathBuf> {
     existing(folder, "KEYFRAMED_GOLDENS")
 }
 
+/// The same, if all of these files are in it; `configs` and names without an ending are tensors.
+pub fn goldens_with(names: &[&str]) -> Option<PathBuf> {
+    let folder = goldens()?;
+    for name in names.iter().chain(&["configs.json"]) {
+        let file = if name.contains('.') { (*name).to_owned() } else { format!("{name}.safetensors") };
+        if !folder.join(&file).is_file() {
+            println!("skipped: {} has no {file}", folder.display());
+            return None;
+        }
+    }
+    Some(folder)
+}
+
 /// The lists of names and shapes at full size.
 pub fn manifests() -> Option<PathBuf> {
     existing(shared().join("goldens/manifests"), "KEYFRAMED_SHARED")

@@ -17,11 +17,13 @@ pub const EMBEDDED: &str = "mini";
 pub type LoadResult<T> = Result<T, String>;
 
 /// Settings of a generator; `None` is the model's default.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tuning {
     pub steps: Option<u32>,
     pub guidance_scale: Option<f64>,
     pub lora_scale: Option<f64>,
+    /// What the text encoder reads; empty for none.
+    pub prompt: String,
     pub context_frames: Option<u32>,
     pub context_mode: ContextMode,
     pub seed: u64,
@@ -31,7 +33,10 @@ impl Tuning {
     /// Whether a key frame costs the same by both. Guidance up to 1 is none.
     pub fn costs_as(&self, other: &Self) -> bool {
         let guided = |tuning: &Self| tuning.guidance_scale.map(|scale| scale > 1.0);
-        let rest = |tuning: &Self| Self { guidance_scale: None, seed: 0, ..*tuning };
+        let rest = |tuning: &Self| {
+            let prompt = String::new();
+            Self { guidance_scale: None, seed: 0, prompt, ..tuning.clone() }
+        };
         guided(self) == guided(other) && rest(self) == rest(other)
     }
 }
@@ -72,7 +77,7 @@ pub trait OpenModel: Send + Sync {
     fn defaults(&self) -> Tuning;
     /// Folder of the reference pictures that come with it, which may not exist.
     fn avatars(&self) -> PathBuf;
-    /// Whether its steps can be made in this order.
+    /// Whether it takes the prompt, and its steps can be made in this order.
     fn check(&self, tuning: &Tuning, schedule: Schedule) -> LoadResult<()>;
     /// Reads the weights: seconds, for large models more. `device` is auto, cpu, cuda or cuda:N, `dtype` auto,
     /// f32, bf16 or f16.

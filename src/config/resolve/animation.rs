@@ -7,7 +7,7 @@ use std::{
 
 use keyframed_control::types::{MaxQuality, Params};
 use keyframed_engine::SelectConfig;
-use keyframed_models::ModelDir;
+use keyframed_models::{ModelDir, stack::check_prompt};
 
 use super::Context;
 use crate::{
@@ -33,8 +33,10 @@ pub fn resolve(
     let model = model_name(keys, context);
     let text = |at: &Option<At<String>>, default: &str| get(at).unwrap_or_else(|| default.into());
     let select = SelectConfig::default();
+    let opened = models.open(&model, keys, context);
     Animation {
-        reference: reference(keys, models.open(&model, keys, context), gallery, context),
+        prompt: prompt(keys, opened, context),
+        reference: reference(keys, opened, gallery, context),
         model,
         device: text(&keys.device, "auto"),
         dtype: text(&keys.dtype, "auto"),
@@ -88,6 +90,15 @@ fn place_of(keys: &file::Animation, key: &str) -> String {
     } else {
         format!("[animation] {key}")
     }
+}
+
+/// Empty unless the model takes it.
+fn prompt(keys: &file::Animation, model: Option<&ModelDir>, context: &mut Context<'_>) -> String {
+    let (Some(prompt), Some(model)) = (&keys.prompt, model) else { return String::new() };
+    if let Err(error) = check_prompt(model, &prompt.value) {
+        context.problems.add(prompt.line, format!("{}: {error}", place_of(keys, "prompt")));
+    }
+    prompt.value.clone()
 }
 
 fn reference(

@@ -29,6 +29,7 @@ fn plan(model: &str) -> Plan {
         dtype: "f32".into(),
         context_mode: "recompute".into(),
         schedule: "sequential".into(),
+        prompt: String::new(),
         reference: None,
         params,
     };

@@ -313,6 +313,7 @@ mod tests {
             guidance_scale: 1.0,
             lora_scale: 1.0,
             seed: 3,
+            prompt: String::new(),
             context_frames: 5,
             context_mode: ContextMode::Cache,
         };

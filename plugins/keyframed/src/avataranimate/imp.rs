@@ -17,7 +17,7 @@
  *
  * A property set while running takes effect in its stage at once, and so for key poses that were under way.
  * The serialized custom downstream event `keyframed-params` changes any of `lambda`, `window`, `target-key-rate`,
- * `still-epsilon`, `steps`, `guidance-scale`, `lora-scale`, `context-frames`, `seed`, `latency` and `max-quality`
+ * `still-epsilon`, `steps`, `guidance-scale`, `lora-scale`, `prompt`, `context-frames`, `seed`, `latency` and `max-quality`
  * between two pose frames: its structure has fields of these names and of the properties' types, and each stage
  * takes its own when the event, which travels between the frames, comes to it. Fields that no stage knows are
  * ignored.

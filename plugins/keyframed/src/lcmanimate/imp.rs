@@ -10,6 +10,9 @@
  * file (PNG, JPEG, WebP), or the name of one of the pictures that come with the model; if it is not set, the first
  * of those. Missing or broken files are errors when the element starts.
  *
+ * `prompt` is what the text encoder reads, in at most 75 of its tokens: what is longer is cut, with a line in the log.
+ * Models with a stored text, as the embedded one, take none and refuse to start with one.
+ *
  * With `context-frames`, a key frame sees the ones before it. `context-mode=cache` keeps what each of them left in
  * the networks, so that a new one costs one frame; `recompute` runs them all again each time, as MagicAnimate does.
  *
@@ -43,11 +46,11 @@
  *
  * ## Changes while running
  *
- * `steps`, `guidance-scale`, `lora-scale`, `context-frames` and `seed` take effect with the next key frame.
+ * `steps`, `guidance-scale`, `lora-scale`, `prompt`, `context-frames` and `seed` take effect with the next key frame.
  * `reference` does, too: the new picture is read and checked first, and if it cannot be used a warning says so and
  * the old one stays. A flush makes the networks forget earlier key frames.
  *
- * The serialized custom downstream event `keyframed-params` sets those of the five properties that its structure
+ * The serialized custom downstream event `keyframed-params` sets those of the six properties that its structure
  * has fields for, all at once, and passes on. It keeps its place among the key poses: the key frame of one that came
  * before it is made with the old values, of one after it with the new. A field of the wrong type or out of range is
  * named in a warning, and then nothing of the event is used here. Events that wait for the same key pose become one,

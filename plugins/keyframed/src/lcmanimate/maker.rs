@@ -25,7 +25,8 @@ use crate::{
 const GIVES_WAY: i32 = 5;
 
 /// Properties that the event `keyframed-params` sets.
-pub(super) const PARAMS: [&str; 5] = ["steps", "guidance-scale", "lora-scale", "context-frames", "seed"];
+pub(super) const PARAMS: [&str; 6] =
+    ["steps", "guidance-scale", "lora-scale", "prompt", "context-frames", "seed"];
 
 /// The running thread. Its end comes when the mailbox and the slot are closed; dropping this waits for it, since a
 /// process must not exit while one is inside libtorch.
@@ -207,13 +208,13 @@ impl LcmAnimate {
     ) -> Result<bool, gst::FlowError> {
         let tuning = self.settings().tuning;
         let next = self.state().as_mut().and_then(|state| state.next_reference.take());
-        let tuned = worker.tuning == Some(tuning);
+        let tuned = worker.tuning.as_ref() == Some(&tuning);
         if !tuned || next.is_some() {
             self.drain(worker, slot, epoch);
         }
         let Some(animator) = &mut worker.animator else { return Ok(false) };
         if !tuned {
-            let old = worker.tuning.replace(tuning);
+            let old = worker.tuning.replace(tuning.clone());
             match guarded(|| animator.tune(&tuning)) {
                 // What is told upstream changes with the first key frame that is made by them.
                 Ok(()) => worker.costs += u64::from(old.is_some_and(|old| !old.costs_as(&tuning))),

@@ -55,6 +55,7 @@ impl Settings {
             "steps" => self.tuning.steps = known(value.get::<u32>(), |n| *n > 0)?,
             "guidance-scale" => self.tuning.guidance_scale = known(value.get::<f64>(), |x| *x >= 0.)?,
             "lora-scale" => self.tuning.lora_scale = known(value.get::<f64>(), |x| *x >= 0.)?,
+            "prompt" => self.tuning.prompt = text("")?,
             "context-frames" => {
                 self.tuning.context_frames =
                     known(value.get::<i32>(), |n| *n >= 0)?.and_then(|n| u32::try_from(n).ok());
@@ -71,7 +72,7 @@ impl Settings {
 
     /// A property's value; what is left to the model is answered from `defaults`, once it is open.
     pub fn get(&self, name: &str, defaults: Option<&Tuning>) -> Option<glib::Value> {
-        let defaults = defaults.copied().unwrap_or_default();
+        let defaults = defaults.cloned().unwrap_or_default();
         let number = |own: Option<f64>, model: Option<f64>| own.or(model).unwrap_or(MODEL_DEFAULT).to_value();
         let tuning = &self.tuning;
         Some(match name {
@@ -81,6 +82,7 @@ impl Settings {
             "steps" => tuning.steps.or(defaults.steps).unwrap_or(0).to_value(),
             "guidance-scale" => number(tuning.guidance_scale, defaults.guidance_scale),
             "lora-scale" => number(tuning.lora_scale, defaults.lora_scale),
+            "prompt" => tuning.prompt.to_value(),
             "context-frames" => {
                 let frames = tuning.context_frames.or(defaults.context_frames);
                 frames.and_then(|n| i32::try_from(n).ok()).unwrap_or(-1).to_value()
@@ -128,6 +130,12 @@ pub fn properties() -> Vec<glib::ParamSpec> {
             .build(),
         number("guidance-scale", "Guidance scale", "1 or less: no second pass (-1 = the model's default)"),
         number("lora-scale", "LoRA scale", "Share of the LoRA in the weights (-1 = the model's default)"),
+        glib::ParamSpecString::builder("prompt")
+            .nick("Prompt")
+            .blurb("What the text encoder reads, for models that have one (empty: nothing)")
+            .default_value(Some(""))
+            .mutable_playing()
+            .build(),
         glib::ParamSpecInt::builder("context-frames")
             .nick("Context frames")
             .blurb("Key frames that a new one sees, for steadiness (-1 = the model's default)")

@@ -5,6 +5,7 @@ use keyframed_engine::{Frame, GenerateError, Interpolator, KeyframeGenerator, Na
 use keyframed_models::{
     FilmInterpolator, LcmGenerator, ModelDir, ModelError, PipelinedGenerator, Placement, Settings,
     device::{Work, share},
+    stack::check_prompt,
 };
 
 use crate::lcmanimate::{ContextMode, Schedule};
@@ -35,12 +36,14 @@ impl OpenModel for Opened {
     }
 
     fn defaults(&self) -> Tuning {
-        let Settings { steps, guidance_scale, lora_scale, seed, context_frames, .. } = Settings::of(&self.0);
+        let Settings { steps, guidance_scale, lora_scale, prompt, seed, context_frames, .. } =
+            Settings::of(&self.0);
         let count = |n: usize| Some(u32::try_from(n).unwrap_or(u32::MAX));
         Tuning {
             steps: count(steps),
             guidance_scale: Some(guidance_scale),
             lora_scale: Some(lora_scale),
+            prompt,
             context_frames: count(context_frames),
             context_mode: ContextMode::default(),
             seed,
@@ -52,6 +55,7 @@ impl OpenModel for Opened {
     }
 
     fn check(&self, tuning: &Tuning, schedule: Schedule) -> LoadResult<()> {
+        check_prompt(&self.0, &tuning.prompt).map_err(|e| describe(&e))?;
         match schedule {
             Schedule::Sequential => Ok(()),
             Schedule::Pipelined => {
@@ -92,6 +96,7 @@ fn settings(model: &ModelDir, tuning: &Tuning) -> Settings {
         steps: count(tuning.steps, default.steps),
         guidance_scale: tuning.guidance_scale.unwrap_or(default.guidance_scale),
         lora_scale: tuning.lora_scale.unwrap_or(default.lora_scale),
+        prompt: tuning.prompt.clone(),
         seed: tuning.seed,
         context_frames: count(tuning.context_frames, default.context_frames),
         context_mode: match tuning.context_mode {
