@@ -331,3 +331,23 @@ pub(crate) fn network<T: DeserializeOwned>(file: &Path, name: &str, table: &toml
         reason: format!("networks.{name}: {e}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_a_sensible_size_are_read() -> std::io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("model.toml");
+        let refused = |file: &Path| Manifest::read(file).err().map(|e| e.to_string()).unwrap_or_default();
+        std::fs::write(&file, "#".repeat(LONGEST as usize))?;
+        assert!(refused(&file).contains("missing field"), "{}", refused(&file));
+        std::fs::write(&file, "#".repeat(LONGEST as usize + 1))?;
+        assert!(refused(&file).contains("longer than 1024 KiB"), "{}", refused(&file));
+        for no_file in [dir.path(), Path::new("/dev/zero")] {
+            assert!(refused(no_file).contains("not a file"), "{}", refused(no_file));
+        }
+        Ok(())
+    }
+}
