@@ -46,8 +46,12 @@ impl Input<'_> {
         }
         let (width, height) = (i32::from(self.size.0), i32::from(self.size.1));
         // Most runs are to get beyond negotiation.
-        let format = if self.format < 200 { "RGB" } else { FORMATS[usize::from(self.format) % FORMATS.len()] };
-        let mut caps = gst::Caps::builder("video/x-raw").field("format", format).field("width", width).field("height", height);
+        let format =
+            if self.format < 200 { "RGB" } else { FORMATS[usize::from(self.format) % FORMATS.len()] };
+        let mut caps = gst::Caps::builder("video/x-raw")
+            .field("format", format)
+            .field("width", width)
+            .field("height", height);
         if self.rate.1 > 0 {
             caps = caps.field("framerate", gst::Fraction::new(self.rate.0.into(), self.rate.1.into()));
         }

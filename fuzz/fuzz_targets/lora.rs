@@ -1,10 +1,7 @@
 //! A LoRA's keys, shapes and header, merged into a small network.
 #![no_main]
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use keyframed_models::checkpoint::{Lora, WeightFile};
 use libfuzzer_sys::fuzz_target;
@@ -29,11 +26,23 @@ struct Input<'a> {
     scale: f64,
 }
 
-const PREFIXES: [&str; 7] = ["", "lora_unet_", "unet.", "base_model.model.unet.", "base_model.model.", "lora_te_", "text_encoder."];
-const MODULES: [&str; 7] = ["mid.attn.to_q", "mid_attn_to_q", "mid.attn.processor.to_q", "to_out", "to_out.0", "conv", "a.b"];
+const PREFIXES: [&str; 7] =
+    ["", "lora_unet_", "unet.", "base_model.model.unet.", "base_model.model.", "lora_te_", "text_encoder."];
+const MODULES: [&str; 7] =
+    ["mid.attn.to_q", "mid_attn_to_q", "mid.attn.processor.to_q", "to_out", "to_out.0", "conv", "a.b"];
 const ENDINGS: [&str; 12] = [
-    "", ".lora_down.weight", ".lora_up.weight", ".alpha", ".lora_A.weight", ".lora_B.weight", ".lora_A.default.weight",
-    ".lora_B.default.weight", ".lora.down.weight", ".lora.up.weight", "_lora.down.weight", "_lora.up.weight",
+    "",
+    ".lora_down.weight",
+    ".lora_up.weight",
+    ".alpha",
+    ".lora_A.weight",
+    ".lora_B.weight",
+    ".lora_A.default.weight",
+    ".lora_B.default.weight",
+    ".lora.down.weight",
+    ".lora.up.weight",
+    "_lora.down.weight",
+    "_lora.up.weight",
 ];
 
 fn pick<'a>(from: &[&'a str], number: u8) -> &'a str {
@@ -42,8 +51,14 @@ fn pick<'a>(from: &[&'a str], number: u8) -> &'a str {
 
 impl Entry<'_> {
     fn tensor(&self) -> (String, Tensor) {
-        let parts = [pick(&PREFIXES, self.prefix), pick(&MODULES, self.module), self.other, pick(&ENDINGS, self.ending)];
-        let shape: Vec<i64> = self.shape.iter().take(usize::from(self.dims % 4)).map(|&n| i64::from(n % 9)).collect();
+        let parts = [
+            pick(&PREFIXES, self.prefix),
+            pick(&MODULES, self.module),
+            self.other,
+            pick(&ENDINGS, self.ending),
+        ];
+        let shape: Vec<i64> =
+            self.shape.iter().take(usize::from(self.dims % 4)).map(|&n| i64::from(n % 9)).collect();
         (parts.concat(), Tensor::ones(shape.as_slice(), (Kind::Float, Device::Cpu)))
     }
 }
@@ -57,7 +72,10 @@ fn network() -> BTreeMap<String, Tensor> {
         ("a_b.weight", &[3, 3]),
         ("a.b.bias", &[3]),
     ];
-    shapes.iter().map(|(name, shape)| ((*name).to_owned(), Tensor::zeros(*shape, (Kind::Float, Device::Cpu)))).collect()
+    shapes
+        .iter()
+        .map(|(name, shape)| ((*name).to_owned(), Tensor::zeros(*shape, (Kind::Float, Device::Cpu))))
+        .collect()
 }
 
 fuzz_target!(|input: Input| {
@@ -67,7 +85,9 @@ fuzz_target!(|input: Input| {
         metadata.insert("lora_adapter_metadata".to_owned(), text);
     }
     let tensors = input.entries.iter().take(12).map(Entry::tensor).collect();
-    let Ok(lora) = Lora::from_weights(WeightFile { file: PathBuf::from("fuzz"), tensors, metadata }) else { return };
+    let Ok(lora) = Lora::from_weights(WeightFile { file: PathBuf::from("fuzz"), tensors, metadata }) else {
+        return;
+    };
     let mut weights = network();
     let before: Vec<_> = weights.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
     let merged = lora.merge_into(&mut weights, input.scale);

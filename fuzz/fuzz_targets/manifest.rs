@@ -12,5 +12,4 @@ fuzz_target!(|text: &str| {
     let Ok(again) = manifest.to_toml() else { return };
     let read = Manifest::parse(Path::new("model.toml"), &again).expect("what we write can be read");
     assert!(read == manifest || again.contains("nan"), "{again}");
-
 });

@@ -1,7 +1,9 @@
 //! Bytes from a connection, in pieces, become events; what is kept stays within the limits, and the cut does not matter.
 #![no_main]
 
-use keyframed_control::zmtp::{Decoder, Event, MAX_MESSAGE, MAX_PARTS, check_greeting, message, pong, socket_type};
+use keyframed_control::zmtp::{
+    Decoder, Event, MAX_MESSAGE, MAX_PARTS, check_greeting, message, pong, socket_type,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// Every event, and whether the peer was found not to speak the protocol.
@@ -31,7 +33,10 @@ fuzz_target!(|input: &[u8]| {
     for event in events {
         match event {
             Event::Message(parts) => {
-                assert!(parts.len() <= MAX_PARTS && parts.iter().map(|part| part.len()).sum::<usize>() <= MAX_MESSAGE);
+                assert!(
+                    parts.len() <= MAX_PARTS
+                        && parts.iter().map(|part| part.len()).sum::<usize>() <= MAX_MESSAGE
+                );
                 let (again, bad) = decode(&message(&parts), 7);
                 assert!(!bad && again == [Event::Message(parts)]);
             }
