@@ -1,35 +1,17 @@
 //! keyframed: DensePose in, avatar out.
 
-mod animate;
-mod bench;
-mod cli;
-mod config;
-mod control;
-mod daemon;
-mod font;
-mod manual;
-mod media;
-mod memory;
-mod rate;
-mod telemetry;
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
 
-use std::process::ExitCode;
-
-use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
-
-fn main() -> ExitCode {
-    keyframed_models::allocator::tune_allocator();
-    let cli = cli::Cli::parse();
-    if !cli.logs_by_itself() {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    }
-    match cli.run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("keyframed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> std::process::ExitCode {
+    keyframed::main()
 }

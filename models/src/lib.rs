@@ -4,6 +4,18 @@
 //! configuration names, so the small embedded model and the full-size
 //! checkpoints run through the same code.
 
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 pub mod allocator;
 pub mod appearance;
 pub mod autoencoder;

@@ -12,7 +12,11 @@ use crate::{
     unet::{UNet, UNetConfig},
     vars::{Source, Vars},
 };
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 use tch::{Device, Kind, Tensor};
 
 /// The published networks at their published sizes, 512×512: Stable Diffusion 1.5 with MagicAnimate's motion
@@ -92,7 +96,7 @@ fn store(dir: &Path, manifest: &Manifest) -> Result<()> {
 /// Makes the file of one role, and its entry.
 fn add(dir: &Path, manifest: &mut Manifest, role: Role, kind: Kind) -> Result<()> {
     let name = format!("{role}.safetensors");
-    save(&dir.join(&name), &tensors(dir, manifest, role, kind)?, &BTreeMap::new(), None)?;
+    save(&dir.join(&name), &tensors(manifest, role, kind)?, &BTreeMap::new(), None)?;
     manifest.files.insert(role, Files::One(FileEntry::of(dir, &name)?));
     Ok(())
 }
@@ -128,9 +132,12 @@ pub(crate) fn build(vars: &Vars, file: &Path, manifest: &Manifest, role: Role) -
     Ok(())
 }
 
-/// Every tensor that the network of `role` asks for.
-fn tensors(dir: &Path, manifest: &Manifest, role: Role, kind: Kind) -> Result<BTreeMap<String, Tensor>> {
-    let file = dir.join(MANIFEST);
+/// Every tensor that the network of `role` asks for, with random values.
+///
+/// # Errors
+/// What is wrong with the manifest's networks.
+pub fn tensors(manifest: &Manifest, role: Role, kind: Kind) -> Result<BTreeMap<String, Tensor>> {
+    let file = PathBuf::from(MANIFEST);
     if role == Role::TextEmbedding {
         let unet: UNetConfig = network(&file, "unet", &manifest.networks.unet)?;
         let shape = [1, TOKENS, unet.cross_attention_dim];

@@ -4,7 +4,8 @@ use crate::{
     checkpoint::ModelDir,
     device::Place,
     error::{ModelError, Result},
-    stack::Stack,
+    generator::sampler,
+    stack::{Stack, fits},
 };
 
 /// A kind of model and how it is built.
@@ -33,13 +34,24 @@ pub const FAMILIES: [Family; 2] = [
 /// # Errors
 /// [`ModelError::BadFile`] for an unknown family, or whatever is wrong with the files.
 pub fn build(dir: &ModelDir, lora_scale: f64, prompt: &str, place: Place) -> Result<Stack> {
+    (family(dir)?.build)(dir, lora_scale, prompt, place)
+}
+
+/// Whether the model could be built and sampled, by what its manifest says: no weights are read.
+///
+/// # Errors
+/// As [`build`], and a sampler that cannot be.
+pub(crate) fn check(dir: &ModelDir) -> Result<()> {
+    family(dir)?;
+    sampler(dir, dir.manifest().defaults.steps)?;
+    fits(dir)
+}
+
+fn family(dir: &ModelDir) -> Result<&'static Family> {
     let name = &dir.manifest().family;
-    match FAMILIES.iter().find(|family| family.name == name) {
-        Some(family) => (family.build)(dir, lora_scale, prompt, place),
-        None => {
-            let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
-            let reason = format!("family `{name}` is not known: there are {}", known.join(", "));
-            Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
-        }
-    }
+    FAMILIES.iter().find(|family| family.name == name).ok_or_else(|| {
+        let known: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+        let reason = format!("family `{name}` is not known: there are {}", known.join(", "));
+        ModelError::BadFile { file: dir.dir().to_owned(), reason }
+    })
 }

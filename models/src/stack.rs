@@ -12,6 +12,7 @@ use crate::{
     reference::{Bank, ProjectedBank, Reference},
     tokenizer::ClipTokenizer,
     unet::{Begun, UNet, UNetConfig},
+    vars::Source,
 };
 use std::{ops::Deref, path::Path, sync::Arc};
 use tch::{Device, Kind, Tensor};
@@ -90,28 +91,8 @@ impl Stack {
         let appearance = AppearanceEncoder::new(&source.root(), &network, manifest.fusion_blocks)?;
         source.finish()?;
         let text = load_text(dir, prompt, place)?;
-        let stack = Self { vae, unet, controlnet, appearance, text, device };
-        stack.check(dir)?;
-        Ok(stack)
-    }
-
-    /// The networks must fit each other; each only knows itself.
-    fn check(&self, dir: &ModelDir) -> Result<()> {
-        let (factor, image) = (self.vae.downscale(), dir.manifest().image);
-        let fits = |side: u32| i64::from(side) % factor == 0;
-        let reason = if self.controlnet.factor() != factor {
-            format!(
-                "the ControlNet shrinks poses {} times, the autoencoder pictures {factor} times",
-                self.controlnet.factor()
-            )
-        } else if !fits(image.width) || !fits(image.height) {
-            format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
-        } else if vae_of(dir)?.latent_channels() != self.unet.config().in_channels {
-            "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
-        } else {
-            return Ok(());
-        };
-        Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
+        check_fit(dir, &vae, &controlnet, &unet)?;
+        Ok(Self { vae: vae.into(), unet, controlnet, appearance, text, device })
     }
 
     /// Whether frames of one window influence each other at all.
@@ -202,6 +183,44 @@ impl Stack {
         // Filled where it is needed: nothing is copied to the device, which a CUDA graph could not note.
         Tensor::full([1], t, (Kind::Int64, self.device))
     }
+}
+
+/// Whether the networks that `dir` describes fit each other, found out without their weights.
+///
+/// # Errors
+/// [`ModelError::BadFile`] saying what does not.
+pub(crate) fn fits(dir: &ModelDir) -> Result<()> {
+    let networks = &dir.manifest().networks;
+    let (vae, controlnet, unet) = (Source::recording(), Source::recording(), Source::recording());
+    let vae = Autoencoder::new(&vae.root(), &vae_of(dir)?)?;
+    let config: ControlNetConfig = dir.network("controlnet", &networks.controlnet)?;
+    let controlnet = ControlNet::new(&controlnet.root(), &config)?;
+    let config: UNetConfig = dir.network("unet", &networks.unet)?;
+    check_fit(dir, &vae, &controlnet, &UNet::new(&unet.root(), &config)?)?;
+    if dir.has(Role::TextEmbedding) {
+        stored_text(dir, Place::like_cuda(Kind::Float, 1)).map(drop)
+    } else {
+        Ok(())
+    }
+}
+
+/// The networks must fit each other; each only knows itself.
+fn check_fit(dir: &ModelDir, vae: &Autoencoder, controlnet: &ControlNet, unet: &UNet) -> Result<()> {
+    let (factor, image) = (vae.downscale(), dir.manifest().image);
+    let fits = |side: u32| i64::from(side) % factor == 0;
+    let reason = if controlnet.factor() != factor {
+        format!(
+            "the ControlNet shrinks poses {} times, the autoencoder pictures {factor} times",
+            controlnet.factor()
+        )
+    } else if !fits(image.width) || !fits(image.height) {
+        format!("image {}x{} must have sides in multiples of {factor}", image.width, image.height)
+    } else if vae_of(dir)?.latent_channels() != unet.config().in_channels {
+        "the autoencoder's latent_channels are not the U-Net's in_channels".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ModelError::BadFile { file: dir.dir().to_owned(), reason })
 }
 
 /// Whether frames of one window influence each other in such a U-Net.

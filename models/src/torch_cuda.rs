@@ -162,15 +162,18 @@ impl Graph {
         };
         let graph = Self { handle };
         let raw = graph.handle.as_ptr();
-        // SAFETY: of all calls below: the handle is alive, and `call` hands over a buffer and its length.
+        // SAFETY: the handle is alive, and `call` hands over a buffer and its length.
         call(|error, length| unsafe { kf_graph_enter(raw, error, length) })?;
         let made = work().and_then(|_| {
+            // SAFETY: as above.
             call(|error, length| unsafe { kf_graph_begin(raw, error, length) })?;
             let made = work();
             // Also after a failure: the stream must not stay in capture.
+            // SAFETY: as above.
             let ended = call(|error, length| unsafe { kf_graph_end(raw, error, length) });
             made.and_then(|made| ended.map(|()| made))
         });
+        // SAFETY: as above.
         let left = call(|error, length| unsafe { kf_graph_leave(raw, error, length) });
         let made = made?;
         left?;

@@ -7,6 +7,7 @@
 //! tensors for `keyframed-train`.
 
 use crate::{
+    checkpoint::Weight,
     error::{ModelError, Result},
     torch_ext::channels_last,
 };
@@ -31,8 +32,8 @@ pub enum Init {
 }
 
 enum Kept {
-    Loaded { tensors: BTreeMap<String, Tensor>, used: RefCell<BTreeSet<String>> },
-    Fresh { made: RefCell<BTreeMap<String, Tensor>>, filled: bool },
+    Loaded { weights: BTreeMap<String, Weight>, used: RefCell<BTreeSet<String>> },
+    Fresh { made: RefCell<BTreeMap<String, Tensor>>, filled: bool, present: BTreeSet<String> },
 }
 
 /// A set of named tensors: loaded from a file, or made as they are asked for.
@@ -52,23 +53,39 @@ impl Source {
         device: Device,
         kind: Kind,
     ) -> Self {
-        let kept = Kept::Loaded { tensors, used: RefCell::default() };
+        let weights = tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect();
+        Self::opened(file, weights, device, kind)
+    }
+
+    /// As [`Source::loaded`], of tensors that are read when a network asks for them.
+    pub fn opened(
+        file: impl Into<PathBuf>,
+        weights: BTreeMap<String, Weight>,
+        device: Device,
+        kind: Kind,
+    ) -> Self {
+        let kept = Kept::Loaded { weights, used: RefCell::default() };
         Self { kept, file: file.into(), device, kind, packs: false }
     }
 
     /// Trainable float32 tensors, made and initialised when first asked for.
     pub fn fresh(device: Device) -> Self {
-        Self::making(device, true)
+        Self::making(device, true, BTreeSet::new())
     }
 
     /// Notes names and shapes that a network asks for without allocating them:
     /// every tensor is a single zero, expanded. [`Source::tensors`] has the list.
     pub fn recording() -> Self {
-        Self::making(Device::Cpu, false)
+        Self::recording_over(BTreeSet::new())
     }
 
-    fn making(device: Device, filled: bool) -> Self {
-        let kept = Kept::Fresh { made: RefCell::default(), filled };
+    /// As [`Source::recording`], for networks whose names depend on whether a file has the names `present`.
+    pub fn recording_over(present: BTreeSet<String>) -> Self {
+        Self::making(Device::Cpu, false, present)
+    }
+
+    fn making(device: Device, filled: bool, present: BTreeSet<String>) -> Self {
+        let kept = Kept::Fresh { made: RefCell::default(), filled, present };
         Self { kept, file: PathBuf::new(), device, kind: Kind::Float, packs: false }
     }
 
@@ -105,43 +122,48 @@ impl Source {
     pub fn unused(&self) -> Vec<String> {
         match &self.kept {
             Kept::Fresh { .. } => Vec::new(),
-            Kept::Loaded { tensors, used } => {
+            Kept::Loaded { weights, used } => {
                 let used = used.borrow();
-                tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+                weights.keys().filter(|name| !used.contains(*name)).cloned().collect()
             }
         }
     }
 
-    /// All tensors by key: those of the file, or those made so far.
+    /// All tensors by key: those made so far, or those of the file that can be read.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
-        let copy = |map: &BTreeMap<String, Tensor>| {
-            map.iter().map(|(k, t)| (k.clone(), t.shallow_clone())).collect()
-        };
         match &self.kept {
-            Kept::Loaded { tensors, .. } => copy(tensors),
-            Kept::Fresh { made, .. } => copy(&made.borrow()),
+            Kept::Loaded { weights, .. } => {
+                weights.iter().filter_map(|(k, weight)| Some((k.clone(), weight.load().ok()?))).collect()
+            }
+            Kept::Fresh { made, .. } => {
+                made.borrow().iter().map(|(k, t)| (k.clone(), t.shallow_clone())).collect()
+            }
         }
     }
 
     fn get(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         match &self.kept {
-            Kept::Loaded { tensors, used } => {
-                let Some(tensor) = tensors.get(name) else {
+            Kept::Loaded { weights, used } => {
+                let Some(weight) = weights.get(name) else {
                     let (file, name) = (self.file.clone(), name.to_owned());
                     return Err(ModelError::MissingTensor { file, name, shape: shape.to_vec() });
                 };
-                if tensor.size() != shape {
+                if weight.shape() != shape {
                     return Err(ModelError::WrongShape {
                         file: self.file.clone(),
                         name: name.to_owned(),
-                        found: tensor.size(),
+                        found: weight.shape().to_vec(),
                         expected: shape.to_vec(),
                     });
                 }
                 used.borrow_mut().insert(name.to_owned());
+                let tensor = weight.load().map_err(|reason| {
+                    let reason = format!("tensor `{name}` {reason}");
+                    ModelError::BadFile { file: self.file.clone(), reason }
+                })?;
                 Ok(tensor.to_device(self.device).to_kind(self.kind))
             }
-            Kept::Fresh { made, filled } => {
+            Kept::Fresh { made, filled, .. } => {
                 let mut made = made.borrow_mut();
                 if let Some(tensor) = made.get(name) {
                     return Ok(tensor.shallow_clone());
@@ -170,10 +192,10 @@ impl Source {
     /// See [`Vars::buffer`].
     fn buffer(&self, name: &str, shape: &[i64], values: impl FnOnce() -> Tensor) -> Result<Tensor> {
         match &self.kept {
-            Kept::Loaded { tensors, .. } if !tensors.contains_key(name) => {
+            Kept::Loaded { weights, .. } if !weights.contains_key(name) => {
                 Ok(values().to_device(self.device).to_kind(self.kind))
             }
-            Kept::Fresh { made, filled: true } => {
+            Kept::Fresh { made, filled: true, .. } => {
                 let mut made = made.borrow_mut();
                 let tensor = made.entry(name.to_owned()).or_insert_with(|| values().to_device(self.device));
                 Ok(tensor.shallow_clone())
@@ -222,11 +244,11 @@ impl Vars<'_> {
         self.source.buffer(&self.key(name), shape, values)
     }
 
-    /// Whether a loaded file has `name` below this place (false for fresh tensors).
+    /// Whether the file has `name` below this place (false for fresh tensors).
     pub fn has(&self, name: &str) -> bool {
         match &self.source.kept {
-            Kept::Loaded { tensors, .. } => tensors.contains_key(&self.key(name)),
-            Kept::Fresh { .. } => false,
+            Kept::Loaded { weights, .. } => weights.contains_key(&self.key(name)),
+            Kept::Fresh { present, .. } => present.contains(&self.key(name)),
         }
     }
 

@@ -4,7 +4,7 @@ mod tiny;
 
 use keyframed_models::{
     ModelDir,
-    checkpoint::{Parts, Role, import, save},
+    checkpoint::{FileEntry, Files, Parts, Progress, Role, import, save},
     scheduler::{BetaSchedule, SamplerClass},
     tokenizer::ClipTokenizer,
 };
@@ -121,8 +121,14 @@ impl Published {
 #[test]
 fn published_folders_become_a_model() {
     let published = Published::new();
-    let (mut said, to) = (Vec::new(), published.root.join("models/new"));
-    let model = import(&published.parts, &to, |line| said.push(line.to_owned())).unwrap();
+    let (mut said, mut bytes, to) = (Vec::new(), Vec::new(), published.root.join("models/new"));
+    let report = |progress: Progress| match progress {
+        Progress::Said(line) => said.push(line.to_owned()),
+        Progress::Written(done, total) => bytes.push((done, total)),
+    };
+    let model = import(&published.parts, &to, report).unwrap();
+    let (done, total) = *bytes.last().unwrap();
+    assert!(bytes.is_sorted() && done == total, "{bytes:?}");
     assert!(model.verify(|_| ()).is_empty());
     assert_eq!((model.manifest().family.as_str(), model.manifest().name.as_str()), ("magicanimate", "new"));
     for role in [Role::Vae, Role::Controlnet, Role::Appearance, Role::TextEncoder, Role::Unet] {
@@ -229,4 +235,49 @@ fn what_does_not_belong_together_is_named() {
     store(&motion, &BTreeMap::from([("loss.weight".to_owned(), Tensor::from(1.0f32))]));
     let empty = published.refused(&published.parts);
     assert!(empty.contains("nothing of a U-Net"), "{empty}");
+}
+
+#[test]
+fn values_that_are_no_numbers_or_do_not_fit_leave_nothing_behind() {
+    let published = Published::new();
+    let file = published.parts.sd15.join("vae/diffusion_pytorch_model.safetensors");
+    let sound: Tensors = Tensor::read_safetensors(&file).unwrap().into_iter().collect();
+    for (value, kind, said) in [
+        (f64::NAN, Kind::Float, "not numbers"),
+        (f64::INFINITY, Kind::BFloat16, "not numbers"),
+        (1e6, Kind::Half, "does not fit into Half"),
+    ] {
+        let mut tensors: Tensors = sound.iter().map(|(key, t)| (key.clone(), t.copy())).collect();
+        let _ = tensors.get_mut("encoder.conv_in.bias").unwrap().fill_(value);
+        store(&file, &tensors);
+        let refused = published.refused(&Parts { kind, ..published.parts.clone() });
+        assert!(refused.contains("`encoder.conv_in.bias`") && refused.contains(said), "{refused}");
+    }
+}
+
+#[test]
+fn verifying_names_every_mismatch() {
+    let published = Published::new();
+    let model = import(&published.parts, &published.root.join("model"), |_| ()).unwrap();
+    let file = model.dir().join("controlnet.safetensors");
+    let mut tensors = model.tensors(Role::Controlnet).unwrap();
+    let names: Vec<String> = tensors.keys().take(2).cloned().collect();
+    tensors.remove(&names[0]);
+    tensors.insert(names[1].clone(), Tensor::zeros([1, 2], (Kind::Float, Device::Cpu)));
+    tensors.insert("more.weight".into(), Tensor::from(1.0f32));
+    tensors.insert("conv_in.bias".into(), Tensor::zeros([32], (Kind::Int64, Device::Cpu)));
+    store(&file, &tensors);
+    let mut manifest = model.manifest().clone();
+    let entry = FileEntry::of(model.dir(), "controlnet.safetensors").unwrap();
+    manifest.files.insert(Role::Controlnet, Files::One(entry));
+    fs::write(model.dir().join("model.toml"), manifest.to_toml().unwrap()).unwrap();
+    let problems = ModelDir::load(model.dir()).unwrap().verify(|_| ());
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let told = |name: &str, what: &str| {
+        let right = |line: &&String| line.contains("controlnet.safetensors") && line.contains(name);
+        problems.iter().filter(right).filter(|line| line.contains(what)).count() == 1
+    };
+    assert!(told(&names[0], "is missing") && told(&names[1], "has shape [1, 2]"), "{problems:#?}");
+    assert!(told("`more.weight`", "no part") && told("`conv_in.bias`", "dtype Int64"), "{problems:#?}");
+    assert_eq!(problems.len(), 4, "{problems:#?}");
 }

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::bail;
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use keyframed_models::{
-    FilmInterpolator, LcmGenerator, ModelDir, Placement, Settings,
-    checkpoint::{self, Role},
+    ModelDir,
+    checkpoint::{self, Progress},
 };
 use tch::Kind;
 
@@ -97,7 +98,21 @@ impl Import {
             film: self.film,
             kind,
         };
-        let model = checkpoint::import(&parts, &self.to, |line| drop(print(&format!("{line}\n"))))?;
+        let bar = ProgressBar::hidden();
+        bar.set_style(ProgressStyle::with_template(
+            "{wide_bar} {decimal_bytes} of {decimal_total_bytes}, left {eta}",
+        )?);
+        let model = checkpoint::import(&parts, &self.to, |progress| match progress {
+            Progress::Said(line) => bar.suspend(|| drop(print(&format!("{line}\n")))),
+            Progress::Written(done, total) => {
+                if bar.length() != Some(total) {
+                    bar.set_length(total);
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                }
+                bar.set_position(done);
+            }
+        })?;
+        bar.finish_and_clear();
         print(&format!("{}: ready; `keyframed animate --model` takes it\n", model.dir().display()))?;
         Ok(ExitCode::SUCCESS)
     }
@@ -172,22 +187,10 @@ fn verify(names: &[String]) -> anyhow::Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What is wrong with a model: checksums of all files first, and if those hold, whether the networks can be built
-/// from them.
+/// What is wrong with a model: checksums, and whether its tensors are those that the networks ask for.
 pub fn problems(model: &ModelDir) -> Vec<String> {
     let begun = |file: &Path| tracing::info!("reading {}", file.display());
-    let damaged: Vec<_> = model.verify(begun).iter().map(ToString::to_string).collect();
-    if !damaged.is_empty() {
-        return damaged;
-    }
-    let generator = LcmGenerator::new(model, Settings::of(model), Placement::default()).map(drop);
-    let film = model.has(Role::Film).then(|| FilmInterpolator::new(model, Placement::default()).map(drop));
-    [Some(generator), film]
-        .into_iter()
-        .flatten()
-        .filter_map(Result::err)
-        .map(|error| error.to_string())
-        .collect()
+    model.verify(begun).iter().map(ToString::to_string).collect()
 }
 
 fn places() -> String {

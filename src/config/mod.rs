@@ -101,7 +101,7 @@ pub fn find(environment: &Environment) -> Option<PathBuf> {
 ///
 /// # Errors
 /// Everything that is wrong with it.
-fn parse(
+pub fn parse(
     text: &str,
     path: Option<&Path>,
     environment: &Environment,

@@ -8,12 +8,11 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use keyframed_control::zmtp::{self, Decoder, Event};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, sleep_until, timeout},
 };
-
-use super::zmtp::{self, Decoder, Event};
 
 /// For greeting and handshake together.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,7 +83,7 @@ impl Link {
     /// The client broke the protocol, took too long, or the connection failed.
     pub async fn receive(&mut self) -> io::Result<Option<Event>> {
         loop {
-            if let Some(event) = self.decoder.next().map_err(io::Error::other)? {
+            if let Some(event) = self.decoder.next_event().map_err(io::Error::other)? {
                 self.deadline = None;
                 return Ok(Some(event));
             }

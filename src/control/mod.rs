@@ -10,7 +10,6 @@ mod link;
 mod methods;
 mod publish;
 mod requests;
-mod zmtp;
 
 use std::{
     future::Future,

@@ -4,6 +4,7 @@
 use std::{future::pending, io};
 
 use bytes::Bytes;
+use keyframed_control::zmtp::{self, Event};
 use tokio::{
     sync::broadcast::{self, error::RecvError},
     time::{Instant, sleep_until},
@@ -12,7 +13,6 @@ use tokio::{
 use super::{
     link::{Link, Stream},
     requests::{TOKEN_TIMEOUT, shows},
-    zmtp::{self, Event},
 };
 use crate::{config::resolved::Token, daemon::handle::Telemetry};
 

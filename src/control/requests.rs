@@ -5,7 +5,10 @@ use std::{collections::VecDeque, io, time::Duration};
 
 use bytes::Bytes;
 use keyframed_control::{
-    Call, ErrorObject, Id, Incoming, Reply, Response, code, codec::Refused, parse_request,
+    Call, ErrorObject, Id, Incoming, Reply, Response, code,
+    codec::Refused,
+    parse_request,
+    zmtp::{self, Event, MAX_MESSAGE, MAX_PARTS},
 };
 use subtle::ConstantTimeEq as _;
 use tokio::{
@@ -19,7 +22,6 @@ use super::{
     ended,
     link::{Link, Stream},
     methods::Methods,
-    zmtp::{self, Event, MAX_MESSAGE, MAX_PARTS},
 };
 use crate::config::resolved::Token;
 

@@ -8,6 +8,7 @@ use keyframed_control::types::{
     Event, InBetweens, Level, MaxQuality, Params, PartState, PartStatus, Reloaded, Showing, Snapshot, Stats,
     Status,
 };
+use keyframed_control::zmtp;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

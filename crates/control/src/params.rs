@@ -153,8 +153,10 @@ impl Spec {
             Kind::Choice(words) => json!({"type": "string", "enum": words}),
             Kind::Text => json!({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
         };
-        if self.nullable {
-            schema["type"] = json!([schema["type"], "null"]);
+        if self.nullable
+            && let Some(kind) = schema.get_mut("type")
+        {
+            *kind = json!([kind, "null"]);
         }
         schema
     }

@@ -20,6 +20,18 @@
 //! | [`relay`] | one frame a tick between animation and outputs, live |
 //! | [`counters`] | what every stage counts |
 
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 pub mod ahead;
 pub mod counters;
 pub mod error;

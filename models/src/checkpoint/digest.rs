@@ -4,7 +4,8 @@ use crate::error::{ModelError, Result};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::{self, File},
-    io::Read,
+    io,
+    os::unix::fs::FileExt as _,
     path::Path,
 };
 
@@ -16,14 +17,23 @@ pub type Digest = String;
 /// # Errors
 /// [`ModelError::Io`].
 pub fn sha256(file: &Path) -> Result<Digest> {
-    let failed = |source| ModelError::Io { file: file.to_owned(), source };
-    let mut reader = File::open(file).map_err(failed)?;
+    File::open(file)
+        .and_then(|opened| sha256_of(&opened))
+        .map_err(|source| ModelError::Io { file: file.to_owned(), source })
+}
+
+/// SHA-256 of an open file.
+pub(super) fn sha256_of(file: &File) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     let mut block = vec![0; 1 << 20];
+    let mut at = 0;
     loop {
-        match reader.read(&mut block).map_err(failed)? {
+        match file.read_at(&mut block, at)? {
             0 => return Ok(hex(&hasher.finalize())),
-            read => hasher.update(&block[..read]),
+            read => {
+                hasher.update(&block[..read]);
+                at += read as u64;
+            }
         }
     }
 }
@@ -31,20 +41,17 @@ pub fn sha256(file: &Path) -> Result<Digest> {
 /// The bytes of a small file, after comparing its SHA-256 with `expected`.
 pub(super) fn bytes_checked(file: &Path, expected: &str) -> Result<Vec<u8>> {
     let bytes = fs::read(file).map_err(|source| ModelError::Io { file: file.to_owned(), source })?;
-    let found = sha256_of(&bytes);
-    if found.eq_ignore_ascii_case(expected) {
-        return Ok(bytes);
-    }
+    let found = hex(&Sha256::digest(&bytes));
+    if found.eq_ignore_ascii_case(expected) { Ok(bytes) } else { Err(another(file, &found, expected)) }
+}
+
+/// What to say of a file with another checksum than its manifest says.
+pub(super) fn another(file: &Path, found: &str, expected: &str) -> ModelError {
     let reason = format!(
         "its sha256 is {found}, the model's manifest says {expected}: the file is damaged or another one; install \
          the model again"
     );
-    Err(ModelError::BadFile { file: file.to_owned(), reason })
-}
-
-/// SHA-256 of bytes in memory.
-pub(super) fn sha256_of(bytes: &[u8]) -> Digest {
-    hex(&Sha256::digest(bytes))
+    ModelError::BadFile { file: file.to_owned(), reason }
 }
 
 fn hex(bytes: &[u8]) -> Digest {

@@ -2,21 +2,23 @@
 //!
 //! What came from which file stands in the new `model.toml`; nothing is left of an import that fails.
 
-use super::{FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, Role, WeightFile, network, save};
+use super::{
+    FileEntry, Files, Lora, MANIFEST, Manifest, ModelDir, OpenedFile, Role, Weight, fit, network,
+    save_weights,
+};
 use crate::{
     clip::ClipTextConfig,
     error::{ModelError, Result},
     random,
     scheduler::{BetaSchedule, SamplerClass},
     tokenizer::{self, ClipTokenizer},
-    vars::Source,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
-use tch::{Device, Kind, Tensor};
+use tch::Kind;
 
 /// Names that a network's weights have in a folder of diffusers or transformers, in the order they are looked for.
 const WEIGHTS: [&str; 6] = [
@@ -53,14 +55,24 @@ pub struct Parts {
     pub kind: Kind,
 }
 
-/// Tensors by key, each with the file it came from.
-type Sourced = BTreeMap<String, (Tensor, PathBuf)>;
+/// How far an import is.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress<'a> {
+    /// What is done next.
+    Said(&'a str),
+    /// Bytes written, and to be written in all.
+    Written(u64, u64),
+}
 
-/// Builds a model in `to`, a folder that does not exist or is empty. `said` hears what is done.
+/// Tensors by key, each with the file it came from.
+type Sourced = BTreeMap<String, (Weight, PathBuf)>;
+
+/// Builds a model in `to`, a folder that does not exist or is empty: looks at all files first, then writes, one tensor
+/// in memory at a time.
 ///
 /// # Errors
-/// What is missing, of another kind or damaged; nothing is written then.
-pub fn import(parts: &Parts, to: &Path, said: impl FnMut(&str)) -> Result<ModelDir> {
+/// What is missing, of another kind or damaged; nothing is left then.
+pub fn import(parts: &Parts, to: &Path, mut report: impl FnMut(Progress<'_>)) -> Result<ModelDir> {
     let failed = |file: &Path| {
         let file = file.to_owned();
         |source| ModelError::Io { file, source }
@@ -75,7 +87,16 @@ pub fn import(parts: &Parts, to: &Path, said: impl FnMut(&str)) -> Result<ModelD
     fs::create_dir_all(above).map_err(failed(above))?;
     // In the same folder, so that it can be renamed; dropped with all that is in it if something fails.
     let part = tempfile::Builder::new().prefix(".import-").tempdir_in(above).map_err(failed(above))?;
-    let manifest = Importer { parts, dir: part.path(), manifest: described(parts, &name)?, said }.run()?;
+    let mut importer = Importer {
+        parts,
+        dir: part.path(),
+        manifest: described(parts, &name)?,
+        found: Vec::new(),
+        report: &mut report,
+    };
+    importer.look()?;
+    importer.write()?;
+    let manifest = importer.manifest;
     let file = part.path().join(MANIFEST);
     fs::write(&file, manifest.to_toml()?).map_err(failed(&file))?;
     ModelDir::load(part.path())?;
@@ -135,48 +156,75 @@ fn config(folder: &Path) -> Result<toml::Table> {
         .collect()
 }
 
-struct Importer<'a, S> {
+/// Tensors that fit their network.
+struct Found {
+    role: Role,
+    weights: BTreeMap<String, Weight>,
+    metadata: BTreeMap<String, String>,
+}
+
+struct Importer<'a> {
     parts: &'a Parts,
     dir: &'a Path,
     manifest: Manifest,
-    said: S,
+    found: Vec<Found>,
+    report: &'a mut dyn FnMut(Progress<'_>),
 }
 
-impl<S: FnMut(&str)> Importer<'_, S> {
-    fn run(mut self) -> Result<Manifest> {
-        let (sd15, magic) = (self.parts.sd15.clone(), self.parts.magicanimate.clone());
+impl Importer<'_> {
+    /// Opens every file and compares names and shapes.
+    fn look(&mut self) -> Result<()> {
+        let (sd15, magic) = (&self.parts.sd15, &self.parts.magicanimate);
         let unet = self.unet(&sd15.join("unet"), &magic.join(MOTION))?;
-        self.lora(&unet)?;
-        drop(unet);
+        self.lora(unet)?;
         self.network(Role::Controlnet, &magic.join("densepose_controlnet"))?;
         self.network(Role::Appearance, &magic.join("appearance_encoder"))?;
         self.network(Role::TextEncoder, &sd15.join("text_encoder"))?;
         self.tokenizer(&sd15.join("tokenizer"))?;
-        match (self.parts.taesd.clone(), self.parts.vae.clone()) {
-            (Some(taesd), _) => self.taesd(&taesd)?,
-            (None, Some(vae)) => self.network(Role::Vae, &vae)?,
+        match (&self.parts.taesd, &self.parts.vae) {
+            (Some(taesd), _) => self.taesd(taesd)?,
+            (None, Some(vae)) => self.network(Role::Vae, vae)?,
             (None, None) => self.network(Role::Vae, &sd15.join("vae"))?,
         }
-        if let Some(film) = self.parts.film.clone() {
-            self.network(Role::Film, &film)?;
+        match &self.parts.film {
+            Some(film) => self.network(Role::Film, film),
+            None => Ok(()),
         }
-        Ok(self.manifest)
+    }
+
+    /// Writes what was found.
+    fn write(&mut self) -> Result<()> {
+        let kind = Some(self.parts.kind);
+        let size = |weight: &Weight| weight.bytes_in(kind) as u64;
+        let total = self.found.iter().flat_map(|found| found.weights.values()).map(size).sum();
+        let mut done = 0;
+        for Found { role, weights, metadata } in &self.found {
+            let path = format!("{role}.safetensors");
+            (self.report)(Progress::Said(&format!("writing {path}")));
+            let mut written = |bytes: usize| {
+                done += bytes as u64;
+                (self.report)(Progress::Written(done, total));
+            };
+            save_weights(&self.dir.join(&path), weights, metadata, kind, &mut written)?;
+            self.manifest.files.insert(*role, Files::One(FileEntry::of(self.dir, &path)?));
+        }
+        Ok(())
     }
 
     /// A network out of one file.
     fn network(&mut self, role: Role, from: &Path) -> Result<()> {
-        let tensors = self.read(&weights_in(from)?)?;
-        self.put(role, tensors).map(drop)
+        let weights = self.open(&weights_in(from)?)?;
+        self.put(role, weights)
     }
 
     /// Stable Diffusion's weights, and over them whatever MagicAnimate's file has: by its size it is a whole U-Net.
-    fn unet(&mut self, spatial: &Path, motion: &Path) -> Result<BTreeMap<String, Tensor>> {
+    fn unet(&mut self, spatial: &Path, motion: &Path) -> Result<BTreeMap<String, Weight>> {
         let file = weights_in(spatial)?;
-        let mut all = self.read(&file)?;
-        self.check_version(&file, &all)?;
-        let asked = self.asked(Role::Unet)?;
+        let mut all = self.open(&file)?;
+        check_version(&file, &all)?;
+        let asked = fit::asked(&self.dir.join(MANIFEST), &self.manifest, Role::Unet, &all)?;
         let (mut taken, mut left) = (0, 0);
-        for (key, value) in self.read(motion)? {
+        for (key, value) in self.open(motion)? {
             let stripped = ["module.", "unet."]
                 .iter()
                 .fold(key.as_str(), |key, prefix| key.strip_prefix(prefix).unwrap_or(key));
@@ -192,48 +240,34 @@ impl<S: FnMut(&str)> Importer<'_, S> {
                 "holds nothing of a U-Net; it should be MagicAnimate's temporal_attention.ckpt".into();
             return Err(ModelError::BadFile { file: motion.to_owned(), reason });
         }
-        (self.said)(&format!("{}: {taken} tensors taken, {left} not of the U-Net", motion.display()));
-        self.put(Role::Unet, all)
-    }
-
-    fn check_version(&self, file: &Path, tensors: &Sourced) -> Result<()> {
-        let key = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-        let second = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-        let width = [key, second].iter().find_map(|key| tensors.get(*key)?.0.size().get(1).copied());
-        let other = match width {
-            Some(1024) => "Stable Diffusion 2",
-            Some(2048) => "Stable Diffusion XL",
-            _ => return Ok(()),
-        };
-        let reason = format!("this is {other}; MagicAnimate needs Stable Diffusion 1.5");
-        Err(ModelError::BadFile { file: file.to_owned(), reason })
+        let said = format!("{}: {taken} tensors taken, {left} not of the U-Net", motion.display());
+        (self.report)(Progress::Said(&said));
+        let weights = all.iter().map(|(key, (weight, _))| (key.clone(), weight.clone())).collect();
+        self.put(Role::Unet, all)?;
+        Ok(weights)
     }
 
     /// Copied as it is, once it is clear that it belongs to this U-Net.
-    fn lora(&mut self, unet: &BTreeMap<String, Tensor>) -> Result<()> {
-        let Some(file) = self.parts.lcm_lora.clone() else { return Ok(()) };
-        let weights = WeightFile::read(&file)?;
-        let (tensors, metadata) = (weights.tensors, weights.metadata);
-        let copies = tensors.iter().map(|(key, t)| (key.clone(), t.shallow_clone())).collect();
-        let lora = WeightFile { file: file.clone(), tensors: copies, metadata: metadata.clone() };
-        Lora::from_weights(lora)?.targets(unet)?;
-        let path = format!("{}.safetensors", Role::Lora);
-        save(&self.dir.join(&path), &tensors, &metadata, Some(self.parts.kind))?;
-        self.note(Role::Lora, &file, vec!["all".to_owned()]);
-        self.manifest.files.insert(Role::Lora, Files::One(FileEntry::of(self.dir, &path)?));
+    fn lora(&mut self, mut unet: BTreeMap<String, Weight>) -> Result<()> {
+        let Some(file) = &self.parts.lcm_lora else { return Ok(()) };
+        let opened = OpenedFile::open(file)?;
+        Lora::from_weights(opened.read()?)?.update(&mut unet, 1.0)?;
+        self.note(Role::Lora, file, vec!["all".to_owned()]);
+        self.found.push(Found { role: Role::Lora, weights: opened.weights, metadata: opened.metadata });
         Ok(())
     }
 
     /// Copied as it is, if there is one, once it is clear that it belongs to this text encoder.
     fn tokenizer(&mut self, from: &Path) -> Result<()> {
         if !from.is_dir() {
-            (self.said)(&format!("{}: there is none, so this model will take no prompt", from.display()));
+            let said = format!("{}: there is none, so this model will take no prompt", from.display());
+            (self.report)(Progress::Said(&said));
             return Ok(());
         }
         let mut entries = Vec::new();
         for name in tokenizer::FILES {
             let (file, copy) = (from.join(name), self.dir.join(name));
-            (self.said)(&format!("copying {}", file.display()));
+            (self.report)(Progress::Said(&format!("copying {}", file.display())));
             fs::copy(&file, &copy).map_err(|source| ModelError::Io { file, source })?;
             entries.push(FileEntry::of(self.dir, name)?);
         }
@@ -261,48 +295,37 @@ impl<S: FnMut(&str)> Importer<'_, S> {
         let [Some(encoder), Some(decoder)] = halves else { return self.network(Role::Vae, from) };
         let mut all = Sourced::new();
         for (half, file) in [encoder, decoder] {
-            let tensors = self.read(&file)?.into_iter().map(|(key, value)| (format!("{half}.{key}"), value));
-            all.extend(tensors);
+            let weights = self.open(&file)?.into_iter().map(|(key, value)| (format!("{half}.{key}"), value));
+            all.extend(weights);
         }
-        self.put(Role::Vae, all).map(drop)
+        self.put(Role::Vae, all)
     }
 
-    fn read(&mut self, file: &Path) -> Result<Sourced> {
-        (self.said)(&format!("reading {}", file.display()));
-        let tensors = WeightFile::read(file)?.tensors.into_iter();
-        Ok(tensors.map(|(key, tensor)| (modern(&key), (tensor, file.to_owned()))).collect())
+    fn open(&mut self, file: &Path) -> Result<Sourced> {
+        (self.report)(Progress::Said(&format!("opening {}", file.display())));
+        let weights = OpenedFile::open(file)?.weights.into_iter();
+        Ok(weights.map(|(key, weight)| (modern(&key), (weight, file.to_owned()))).collect())
     }
 
-    /// What the network of `role` asks for.
-    fn asked(&self, role: Role) -> Result<BTreeMap<String, Tensor>> {
-        let source = Source::recording();
-        random::build(&source.root(), &self.dir.join(MANIFEST), &self.manifest, role)?;
-        Ok(source.tensors())
-    }
-
-    /// Checks a network's tensors by building it, and writes them.
-    fn put(&mut self, role: Role, tensors: Sourced) -> Result<BTreeMap<String, Tensor>> {
-        let label: Vec<String> = files_of(&tensors).map(|file| file.display().to_string()).collect();
+    /// Keeps a network's tensors if they are what it asks for.
+    fn put(&mut self, role: Role, tensors: Sourced) -> Result<()> {
+        let files: BTreeSet<_> = tensors.values().map(|(_, file)| file.display().to_string()).collect();
+        let label = PathBuf::from(files.into_iter().collect::<Vec<_>>().join(" + "));
         let mut from: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
-        let mut own = BTreeMap::new();
-        for (key, (tensor, file)) in tensors {
+        let mut weights = BTreeMap::new();
+        for (key, (weight, file)) in tensors {
             if !IGNORED.contains(&key.as_str()) {
                 from.entry(file).or_default().push(key.clone());
-                own.insert(key, tensor.to_kind(self.parts.kind));
+                weights.insert(key, weight);
             }
         }
-        let copies = own.iter().map(|(key, t)| (key.clone(), t.shallow_clone())).collect();
-        let source = Source::loaded(label.join(" + "), copies, Device::Cpu, self.parts.kind);
-        random::build(&source.root(), &self.dir.join(MANIFEST), &self.manifest, role)?;
-        source.finish()?;
-        let path = format!("{role}.safetensors");
-        (self.said)(&format!("writing {path}"));
-        save(&self.dir.join(&path), &own, &BTreeMap::new(), None)?;
+        let asked = fit::asked(&self.dir.join(MANIFEST), &self.manifest, role, &weights)?;
+        fit::check(&label, &asked, &weights)?;
         for (file, keys) in from {
             self.note(role, &file, keys);
         }
-        self.manifest.files.insert(role, Files::One(FileEntry::of(self.dir, &path)?));
-        Ok(own)
+        self.found.push(Found { role, weights, metadata: BTreeMap::new() });
+        Ok(())
     }
 
     /// Which tensors came from which file, in the manifest.
@@ -318,10 +341,17 @@ impl<S: FnMut(&str)> Importer<'_, S> {
     }
 }
 
-/// Files that tensors came from, each once.
-fn files_of(tensors: &Sourced) -> impl Iterator<Item = &PathBuf> {
-    let files: std::collections::BTreeSet<&PathBuf> = tensors.values().map(|(_, file)| file).collect();
-    files.into_iter()
+fn check_version(file: &Path, tensors: &Sourced) -> Result<()> {
+    let key = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let second = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight";
+    let width = [key, second].iter().find_map(|key| tensors.get(*key)?.0.shape().get(1).copied());
+    let other = match width {
+        Some(1024) => "Stable Diffusion 2",
+        Some(2048) => "Stable Diffusion XL",
+        _ => return Ok(()),
+    };
+    let reason = format!("this is {other}; MagicAnimate needs Stable Diffusion 1.5");
+    Err(ModelError::BadFile { file: file.to_owned(), reason })
 }
 
 /// A weight file, or the one in a folder.

@@ -3,11 +3,12 @@
 //! W′ = W + scale · alpha / rank · up · down, convolution kernels flattened,
 //! rank and alpha being each module's own.
 
-use super::WeightFile;
+use super::{WeightFile, weight::Weight};
 use crate::error::{ModelError, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tch::{Kind, Tensor};
 
@@ -115,11 +116,11 @@ impl Lora {
     ///
     /// # Errors
     /// As [`Lora::merge_into`].
-    pub fn targets(&self, weights: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, String>> {
+    pub fn targets(&self, weights: &BTreeMap<String, Weight>) -> Result<BTreeMap<String, String>> {
         let names = FlatNames::of(weights.keys());
         let target = |(path, module): (&String, &Module)| {
             let key = names.find(path).map_err(|reason| self.bad(path, &reason))?;
-            module.matrices(&weights[key].size()).map_err(|reason| self.bad(path, &reason))?;
+            module.update(weights[key].shape()).map_err(|reason| self.bad(path, &reason))?;
             Ok((path.clone(), key.to_owned()))
         };
         self.modules.iter().map(target).collect()
@@ -135,33 +136,53 @@ impl Lora {
     /// shared with `weights` elsewhere stay as they are.
     ///
     /// # Errors
+    /// As [`Lora::update`]. `weights` is then unchanged.
+    pub fn merge_into(&self, weights: &mut BTreeMap<String, Tensor>, scale: f64) -> Result<()> {
+        let mut all = weights.iter().map(|(key, t)| (key.clone(), t.shallow_clone().into())).collect();
+        self.update(&mut all, scale)?;
+        let changed = all.into_iter().filter(|(_, weight)| weight.is_updated());
+        let load = |(key, weight): (String, Weight)| match weight.load() {
+            Ok(tensor) => Ok((key, tensor)),
+            Err(reason) => {
+                let reason = format!("tensor `{key}` {reason}");
+                Err(ModelError::BadFile { file: self.file.clone(), reason })
+            }
+        };
+        let merged = changed.map(load).collect::<Result<Vec<_>>>()?;
+        weights.extend(merged);
+        Ok(())
+    }
+
+    /// As [`Lora::merge_into`], of tensors that are read later.
+    ///
+    /// # Errors
     /// [`ModelError::BadFile`] if a module is incomplete, unknown to the
     /// network, ambiguous, or of another shape. `weights` is then unchanged.
-    pub fn merge_into(&self, weights: &mut BTreeMap<String, Tensor>, scale: f64) -> Result<()> {
+    pub fn update(&self, weights: &mut BTreeMap<String, Weight>, scale: f64) -> Result<()> {
         if !scale.is_finite() {
             return Err(ModelError::Config(format!("lora_scale {scale} is not a number")));
         }
-        let names = FlatNames::of(weights.keys());
-        let merged = self.modules.iter().map(|(path, module)| {
-            let key = names.find(path).map_err(|reason| self.bad(path, &reason))?;
-            let merged = module.merged(&weights[key], scale).map_err(|reason| self.bad(path, &reason))?;
-            Ok((key.to_owned(), merged))
+        let updated = self.targets(weights)?.into_iter().map(|(path, key)| {
+            let weight = weights[&key].clone();
+            let update =
+                self.modules[&path].update(weight.shape()).map_err(|reason| self.bad(&path, &reason))?;
+            Ok((key, weight.updated(Arc::new(update), scale)))
         });
-        let merged = merged.collect::<Result<Vec<_>>>()?;
-        weights.extend(merged);
+        let updated = updated.collect::<Result<Vec<_>>>()?;
+        weights.extend(updated);
         Ok(())
     }
 }
 
 impl Module {
-    /// Both matrices and their rank, if they belong to a weight of this size.
-    fn matrices(&self, size: &[i64]) -> Result<(&Tensor, &Tensor, i64), String> {
+    /// What changes a weight of shape `size`.
+    fn update(&self, size: &[i64]) -> Result<Update, String> {
         let (Some(down), Some(up)) = (&self.down, &self.up) else {
             return Err("has only one of its two matrices".into());
         };
         let (down_size, up_size) = (down.size(), up.size());
         let misfit = || format!("has shapes {down_size:?} and {up_size:?}, the weight has {size:?}");
-        if down.dim() < 2 || up.dim() < 2 {
+        if down.dim() < 2 || up.dim() < 2 || size.is_empty() {
             return Err(misfit());
         }
         let inputs: i64 = size.iter().skip(1).product();
@@ -169,18 +190,32 @@ impl Module {
         let fits = down_size[1..].iter().product::<i64>() == inputs
             && up_size[1..].iter().product::<i64>() == rank
             && up_size[0] == size[0];
-        if rank == 0 || !fits { Err(misfit()) } else { Ok((down, up, rank)) }
+        if rank == 0 || !fits {
+            return Err(misfit());
+        }
+        let factor = self.alpha.unwrap_or(rank as f64) / rank as f64;
+        Ok(Update { down: down.shallow_clone(), up: up.shallow_clone(), factor })
     }
+}
 
-    fn merged(&self, weight: &Tensor, scale: f64) -> Result<Tensor, String> {
-        let size = weight.size();
-        let (down, up, rank) = self.matrices(&size)?;
-        let factor = scale * self.alpha.unwrap_or(rank as f64) / rank as f64;
-        Ok(tch::no_grad(|| {
+/// What one module adds to its weight.
+#[derive(Debug)]
+pub(super) struct Update {
+    down: Tensor,
+    up: Tensor,
+    /// alpha / rank.
+    factor: f64,
+}
+
+impl Update {
+    /// `weight` and `scale` times this, as float32.
+    pub(super) fn merged(&self, weight: &Tensor, scale: f64) -> Tensor {
+        tch::no_grad(|| {
             let flat = |t: &Tensor| t.to_kind(Kind::Float).flatten(1, -1);
-            let update = flat(up).matmul(&flat(down)).reshape(size.as_slice()) * factor;
+            let update =
+                flat(&self.up).matmul(&flat(&self.down)).reshape(weight.size()) * (scale * self.factor);
             weight.to_kind(Kind::Float) + update
-        }))
+        })
     }
 }
 

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     fmt,
+    fs::File,
+    io::Read as _,
     path::{Component, Path},
 };
 
 /// Largest side of pictures, in pixels.
 const LARGEST_SIDE: u32 = 4096;
+/// Longest file, bytes: the embedded model's has four thousand.
+const LONGEST: u64 = 1 << 20;
 /// The position table of a motion module has 24 places; one is the new frame's.
 const MOST_CONTEXT: usize = 23;
 
@@ -152,6 +156,13 @@ pub enum Role {
     TextEmbedding,
 }
 
+impl Role {
+    /// Whether its tensors are a network's own.
+    pub(super) fn is_network(self) -> bool {
+        !matches!(self, Self::Lora | Self::TextEmbedding | Self::Tokenizer)
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -203,16 +214,39 @@ pub struct FileEntry {
     pub prefix: Option<String>,
 }
 
+/// A file's text. A device or a pipe in its place would be read for ever.
+fn text(file: &Path) -> Result<String> {
+    let failed = |source| ModelError::Io { file: file.to_owned(), source };
+    let bad = |reason: String| Err(ModelError::BadFile { file: file.to_owned(), reason });
+    // Asked before it is opened: opening a pipe waits for its writer.
+    if !std::fs::metadata(file).map_err(failed)?.is_file() {
+        return bad("this is not a file".into());
+    }
+    let mut text = String::new();
+    let opened = File::open(file).map_err(failed)?;
+    opened.take(LONGEST + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LONGEST {
+        return bad(format!("it is longer than {} KiB", LONGEST >> 10));
+    }
+    Ok(text)
+}
+
 impl Manifest {
     /// Reads and checks a `model.toml`; the files it names are not looked at.
     ///
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::BadFile`] naming the entry and the line.
     pub fn read(file: &Path) -> Result<Self> {
-        let failed = |source| ModelError::Io { file: file.to_owned(), source };
+        Self::parse(file, &text(file)?)
+    }
+
+    /// The same from the file's text; `file` is what errors name.
+    ///
+    /// # Errors
+    /// [`ModelError::BadFile`] naming the entry and the line.
+    pub fn parse(file: &Path, text: &str) -> Result<Self> {
         let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
-        let text = std::fs::read_to_string(file).map_err(failed)?;
-        let manifest: Self = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        let manifest: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
         manifest.check().map_err(bad)?;
         Ok(manifest)
     }

@@ -1,8 +1,9 @@
 //! Model directories: weight files and the `model.toml` that describes them.
 
-use super::{Lora, Manifest, Role, WeightFile, digest::bytes_checked, manifest};
+use super::{Lora, Manifest, OpenedFile, Role, Weight, WeightFile, digest::bytes_checked, fit, manifest};
 use crate::{
     error::{ModelError, Result},
+    registry,
     vars::Source,
 };
 use serde::de::DeserializeOwned;
@@ -80,7 +81,8 @@ impl ModelDir {
         self.manifest.files.contains_key(&role)
     }
 
-    /// Reads every file and compares its checksum; returns what is wrong.
+    /// Compares every file's checksum, and names, shapes and dtypes of the tensors with what the networks ask for;
+    /// reads every value. Returns all that is wrong. No network is built: one tensor is in memory at a time.
     ///
     /// `begun` hears of each file before it is read.
     pub fn verify(&self, mut begun: impl FnMut(&Path)) -> Vec<ModelError> {
@@ -89,13 +91,35 @@ impl ModelDir {
             for entry in files.entries() {
                 let path = self.dir.join(&entry.path);
                 begun(&path);
-                problems.extend(match role {
-                    Role::Tokenizer => bytes_checked(&path, &entry.sha256).err(),
-                    _ => WeightFile::read_checked(&path, &entry.sha256).err(),
-                });
+                match role {
+                    Role::Tokenizer => problems.extend(bytes_checked(&path, &entry.sha256).err()),
+                    _ => match OpenedFile::open_checked(&path, &entry.sha256) {
+                        Ok(opened) => problems.extend(opened.unreadable()),
+                        Err(error) => problems.push(error),
+                    },
+                }
             }
         }
+        if problems.is_empty() {
+            problems.extend(self.mismatches().unwrap_or_else(|error| vec![error]));
+        }
         problems
+    }
+
+    /// Every tensor that is missing, unasked for or of another shape or dtype.
+    fn mismatches(&self) -> Result<Vec<ModelError>> {
+        let mut problems = Vec::new();
+        for role in self.manifest.files.keys().copied().filter(|role| role.is_network()) {
+            let (file, weights) = (self.label(role)?, self.weights(role)?);
+            let asked = fit::asked(&self.dir.join(MANIFEST), &self.manifest, role, &weights)?;
+            let found = fit::mismatches(&asked, &weights).into_iter();
+            problems.extend(found.map(|reason| ModelError::BadFile { file: file.clone(), reason }));
+        }
+        if problems.is_empty() {
+            problems.extend(self.updated_unet(1.0).err());
+            problems.extend(registry::check(self).err());
+        }
+        Ok(problems)
     }
 
     /// The contents of the files for `role`, which hold no tensors, checksums compared.
@@ -114,44 +138,59 @@ impl ModelDir {
         entries.map(|entry| (self.dir.join(&entry.path), entry))
     }
 
-    /// The tensors for `role`, checksums compared, laid over each other if there are several files.
+    /// The tensors for `role`, checksums compared, laid over each other if there are several files; not read yet.
     ///
     /// # Errors
-    /// As [`WeightFile::read_checked`], or [`ModelError::Config`] without such a file.
-    pub fn tensors(&self, role: Role) -> Result<BTreeMap<String, Tensor>> {
+    /// As [`OpenedFile::open_checked`], or [`ModelError::BadFile`] without such a file.
+    pub fn weights(&self, role: Role) -> Result<BTreeMap<String, Weight>> {
         let mut all = BTreeMap::new();
         for entry in self.entries(role)? {
-            let weights = WeightFile::read_checked(&self.dir.join(&entry.path), &entry.sha256)?;
-            let named = |(name, tensor)| match &entry.prefix {
-                Some(prefix) => (format!("{prefix}.{name}"), tensor),
-                None => (name, tensor),
+            let opened = OpenedFile::open_checked(&self.dir.join(&entry.path), &entry.sha256)?;
+            let named = |(name, weight)| match &entry.prefix {
+                Some(prefix) => (format!("{prefix}.{name}"), weight),
+                None => (name, weight),
             };
-            all.extend(weights.tensors.into_iter().map(named));
+            all.extend(opened.weights.into_iter().map(named));
         }
         Ok(all)
+    }
+
+    /// The tensors for `role`, in the files' dtypes.
+    ///
+    /// # Errors
+    /// As [`ModelDir::weights`], or a tensor that cannot be read.
+    pub fn tensors(&self, role: Role) -> Result<BTreeMap<String, Tensor>> {
+        let opened =
+            OpenedFile { file: self.label(role)?, weights: self.weights(role)?, metadata: BTreeMap::new() };
+        Ok(opened.read()?.tensors)
     }
 
     /// The tensors for `role` as a network's source.
     ///
     /// # Errors
-    /// As [`ModelDir::tensors`].
+    /// As [`ModelDir::weights`].
     pub fn source(&self, role: Role, device: Device, kind: Kind) -> Result<Source> {
-        Ok(Source::loaded(self.label(role)?, self.tensors(role)?, device, kind))
+        Ok(Source::opened(self.label(role)?, self.weights(role)?, device, kind))
     }
 
     /// The U-Net's tensors with `lora_scale` of the LoRA merged, if there is one.
     ///
     /// # Errors
-    /// As [`ModelDir::tensors`] and [`Lora::merge_into`].
+    /// As [`ModelDir::weights`] and [`Lora::update`].
     pub fn unet(&self, lora_scale: f64, device: Device, kind: Kind) -> Result<Source> {
-        let mut tensors = self.tensors(Role::Unet)?;
+        let weights = self.updated_unet(lora_scale)?;
+        Ok(Source::opened(self.label(Role::Unet)?, weights, device, kind))
+    }
+
+    fn updated_unet(&self, lora_scale: f64) -> Result<BTreeMap<String, Weight>> {
+        let mut weights = self.weights(Role::Unet)?;
         if self.has(Role::Lora) && lora_scale != 0.0 {
             for entry in self.entries(Role::Lora)? {
-                let weights = WeightFile::read_checked(&self.dir.join(&entry.path), &entry.sha256)?;
-                Lora::from_weights(weights)?.merge_into(&mut tensors, lora_scale)?;
+                let file = WeightFile::read_checked(&self.dir.join(&entry.path), &entry.sha256)?;
+                Lora::from_weights(file)?.update(&mut weights, lora_scale)?;
             }
         }
-        Ok(Source::loaded(self.label(Role::Unet)?, tensors, device, kind))
+        Ok(weights)
     }
 
     /// A network's configuration from its table in the manifest.

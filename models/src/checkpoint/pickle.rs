@@ -4,6 +4,8 @@
 //! opcodes that PyTorch writes, takes the few functions that make tensors and dictionaries for what they are, and
 //! refuses every other name before anything is done with it.
 
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
 use std::rc::Rc;
 use tch::Kind;
 
@@ -60,6 +62,8 @@ pub(super) struct Strided {
     pub offset: usize,
     pub size: Vec<i64>,
     pub stride: Vec<i64>,
+    /// Elements of the storage from its first to its last, both included.
+    pub span: usize,
 }
 
 /// Names that are not refused.
@@ -403,23 +407,29 @@ const SHORT: &str = "it takes more values than it has";
 
 /// A view that lies within its storage.
 fn view(storage: &Rc<Storage>, offset: i64, size: Vec<i64>, stride: Vec<i64>) -> Result<Strided, String> {
-    let offset = usize::try_from(offset).map_err(|_| "a tensor begins before its storage")?;
+    let start = usize::try_from(offset).map_err(|_| "a tensor begins before its storage")?;
     if size.len() != stride.len() || size.len() > 16 {
         return Err("a tensor has sizes and strides of different number".into());
+    }
+    if size.iter().chain(&stride).any(|&n| n < 0) {
+        return Err("a tensor has a negative size or stride".into());
     }
     let elements = size.iter().try_fold(1i64, |all, &n| all.checked_mul(n)).ok_or("a tensor too large")?;
     let last = size
         .iter()
         .zip(&stride)
         .try_fold(0i64, |sum, (&n, &step)| sum.checked_add((n - 1).max(0).checked_mul(step)?));
-    let last =
-        last.and_then(|last| usize::try_from(last).ok()?.checked_add(offset)).ok_or("a tensor too large")?;
+    let span = match elements {
+        0 => Some(0),
+        _ => last.and_then(|last| usize::try_from(last).ok()?.checked_add(1)),
+    };
+    let span = span.ok_or("a tensor too large")?;
     // A view of few elements as many would take more memory than the file has.
-    let inside = elements == 0 || last < storage.count && elements as u64 <= storage.count as u64;
-    if !inside {
+    let end = start.checked_add(span).ok_or("a tensor too large")?;
+    if end > storage.count || elements as u64 > storage.count as u64 {
         return Err("a tensor reaches beyond its storage".into());
     }
-    Ok(Strided { storage: storage.clone(), offset, size, stride })
+    Ok(Strided { storage: storage.clone(), offset: start, size, stride, span })
 }
 
 /// `("storage", class, key, device, count)`.

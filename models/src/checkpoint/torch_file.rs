@@ -1,22 +1,29 @@
 //! PyTorch's own files: `torch.save`'s archives and TorchScript modules.
 
-use super::pickle::{self, Loaded, Node, Strided, Value};
-use crate::error::{ModelError, Result};
+use super::{
+    pickle::{self, Loaded, Node, Strided, Value},
+    weight::{Stretch, Weight},
+};
 use std::{
     collections::BTreeMap,
-    io::{self, Cursor},
-    path::Path,
+    fs::File,
+    io::{self, BufReader, Read as _},
     rc::Rc,
+    sync::Arc,
 };
-use tch::Tensor;
+use tch::Kind;
 use zip::{CompressionMethod, ZipArchive};
 
+/// Longest pickle: what is large lies beside it.
+const LONGEST_PICKLE: u64 = 64 << 20;
 /// Entries of dictionaries within dictionaries that are followed.
 const DEEPEST: usize = 24;
+/// Longest name of a tensor, bytes: published ones have 150.
+const LONGEST_NAME: usize = 512;
 /// Entries that are looked at in all: several may lead to the same ones.
 const MOST_VISITS: usize = 1_000_000;
 /// Tensors may be views of the same bytes, but not so often that they take this many times the file's size.
-const MOST_COPIES: usize = 4;
+const MOST_COPIES: u64 = 4;
 
 /// Whether a file begins as PyTorch's archives do.
 pub(super) fn is_archive(bytes: &[u8]) -> bool {
@@ -31,30 +38,36 @@ pub(super) fn is_legacy(bytes: &[u8]) -> bool {
 
 /// The tensors of an archive by key: of its `state_dict` if it has one, else of all there is; of a TorchScript module by
 /// attribute. Nothing in the file is run or trusted.
-pub(super) fn tensors(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
-    let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
-    let mut archive = Archive::open(bytes).map_err(bad)?;
-    let loaded = pickle::load(archive.entry("data.pkl").map_err(bad)?).map_err(bad)?;
+///
+/// # Errors
+/// Why the file is refused, for people.
+pub(super) fn weights(file: &Arc<File>, length: u64) -> Result<BTreeMap<String, Weight>, String> {
+    let mut archive = Archive::open(file)?;
+    let loaded = pickle::load(&archive.read("data.pkl")?)?;
     let mut search = Search { nodes: &loaded.nodes, found: Vec::new(), visits: 0 };
-    search.collect(state_of(&loaded), String::new(), 0).map_err(bad)?;
-    let size =
-        |view: &Strided| view.size.iter().product::<i64>() as usize * view.storage.kind.elt_size_in_bytes();
-    if search.found.iter().fold(0, |sum: usize, (_, view)| sum.saturating_add(size(view)))
-        > MOST_COPIES * bytes.len()
-    {
-        return Err(bad("its tensors would take many times the room of the file".into()));
+    search.collect(state_of(&loaded), String::new(), 0)?;
+    let room = search.found.iter().fold(0, |sum: u64, (_, view)| sum.saturating_add(cost(view)));
+    if room > MOST_COPIES * length {
+        return Err("its tensors would take many times the room of the file".into());
     }
-    let mut tensors = BTreeMap::new();
+    let mut weights = BTreeMap::new();
     for (name, strided) in search.found {
-        let tensor = archive.tensor(&strided).map_err(|reason| bad(format!("tensor `{name}` {reason}")))?;
-        if tensors.insert(name.clone(), tensor).is_some() {
-            return Err(bad(format!("tensor `{name}` occurs twice")));
+        let weight = archive.weight(&strided).map_err(|reason| format!("tensor `{name}` {reason}"))?;
+        if weights.insert(name.clone(), weight).is_some() {
+            return Err(format!("tensor `{name}` occurs twice"));
         }
     }
-    if tensors.is_empty() {
-        return Err(bad("it holds no tensors".into()));
+    if weights.is_empty() {
+        return Err("it holds no tensors".into());
     }
-    Ok(tensors)
+    Ok(weights)
+}
+
+/// Bytes that are copied for a view: what it shows, or what of the storage lies between its ends.
+fn cost(view: &Strided) -> u64 {
+    // Storages are only claimed so far, and may claim to be of any size.
+    let shown = view.size.iter().fold(1u64, |all, &n| all.saturating_mul(n as u64));
+    shown.max(view.span as u64).saturating_mul(view.storage.kind.elt_size_in_bytes() as u64)
 }
 
 /// Training programs put the weights beside other things.
@@ -73,7 +86,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn collect(&mut self, value: &Value, path: String, depth: usize) -> std::result::Result<(), String> {
+    fn collect(&mut self, value: &Value, path: String, depth: usize) -> Result<(), String> {
         self.visits += 1;
         if depth > DEEPEST || self.visits > MOST_VISITS {
             return Err("its dictionaries lie too deep in each other".into());
@@ -96,6 +109,12 @@ impl Search<'_> {
                         _ => continue,
                     };
                     let below = if path.is_empty() { name } else { format!("{path}.{name}") };
+                    if below.len() > LONGEST_NAME {
+                        return Err(format!(
+                            "it has a name of {} bytes; at most {LONGEST_NAME}",
+                            below.len()
+                        ));
+                    }
                     self.collect(value, below, depth + 1)?;
                 }
                 Ok(())
@@ -106,58 +125,78 @@ impl Search<'_> {
     }
 }
 
-struct Archive<'a> {
-    bytes: &'a [u8],
-    zip: ZipArchive<Cursor<&'a [u8]>>,
+struct Archive {
+    file: Arc<File>,
+    zip: ZipArchive<BufReader<File>>,
     /// The folder that everything lies in.
     folder: String,
+    /// Where the storages begin that were looked at.
+    storages: BTreeMap<Rc<str>, u64>,
 }
 
-impl<'a> Archive<'a> {
-    fn open(bytes: &'a [u8]) -> std::result::Result<Self, String> {
-        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| format!("it is no whole archive: {e}"))?;
+impl Archive {
+    fn open(file: &Arc<File>) -> Result<Self, String> {
+        let own = file.try_clone().map_err(|e| format!("cannot be read: {e}"))?;
+        let zip = ZipArchive::new(BufReader::with_capacity(1 << 20, own))
+            .map_err(|e| format!("it is no whole archive: {e}"))?;
         let name = zip.file_names().find_map(|name| name.strip_suffix("/data.pkl"));
         let folder = name.ok_or("it is no PyTorch file: `data.pkl` is missing")?.to_owned();
-        let mut archive = Self { bytes, zip, folder };
-        if archive.entry("byteorder").is_ok_and(|order| order != b"little") {
+        let mut archive = Self { file: file.clone(), zip, folder, storages: BTreeMap::new() };
+        if archive.read("byteorder").is_ok_and(|order| order != b"little") {
             return Err("its numbers are big-endian".into());
         }
         Ok(archive)
     }
 
-    /// An entry's bytes, where they lie in the file.
-    fn entry(&mut self, name: &str) -> std::result::Result<&'a [u8], String> {
+    /// A small entry's bytes.
+    fn read(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let path = format!("{}/{name}", self.folder);
-        let mut entry =
-            self.zip.by_name(&path).map_err(|e| format!("its entry `{path}` cannot be read: {e}"))?;
+        let mut bytes = Vec::new();
+        let entry = self.entry(&path)?;
+        let read = entry.take(LONGEST_PICKLE + 1).read_to_end(&mut bytes);
+        read.map_err(|e| format!("its entry `{path}` is damaged: {e}"))?;
+        if bytes.len() as u64 > LONGEST_PICKLE {
+            return Err(format!("its entry `{path}` has more than {} MiB", LONGEST_PICKLE >> 20));
+        }
+        Ok(bytes)
+    }
+
+    fn entry(&mut self, path: &str) -> Result<zip::read::ZipFile<'_>, String> {
+        let entry = self.zip.by_name(path).map_err(|e| format!("its entry `{path}` cannot be read: {e}"))?;
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!("its entry `{path}` is compressed, which PyTorch never does"));
+        }
+        Ok(entry)
+    }
+
+    fn weight(&mut self, view: &Strided) -> Result<Weight, String> {
+        let storage = &view.storage;
+        let width = storage.kind.elt_size_in_bytes() as u64;
+        let begin = match self.storages.get(&storage.key) {
+            Some(begin) => *begin,
+            None => self.storage(&storage.key, storage.count, storage.kind)?,
+        };
+        let start = begin + view.offset as u64 * width;
+        let stretch = Stretch { file: self.file.clone(), start, strides: Some(view.stride.clone()) };
+        Ok(Weight::in_file(storage.kind, view.size.clone(), stretch))
+    }
+
+    /// Where a storage begins; it is as long as it should be, and its checksum is right.
+    fn storage(&mut self, key: &Rc<str>, count: usize, kind: Kind) -> Result<u64, String> {
+        let path = format!("{}/data/{key}", self.folder);
+        let width = kind.elt_size_in_bytes();
+        let mut entry = self.entry(&path)?;
+        if count.checked_mul(width).map(|bytes| bytes as u64) != Some(entry.size()) {
+            return Err(format!("has a storage of {} bytes, not {count} times {width}", entry.size()));
         }
         // Reading to the end compares the checksum; a program that wrote none left 0.
         if entry.crc32() != 0 {
             io::copy(&mut entry, &mut io::sink())
                 .map_err(|e| format!("its entry `{path}` is damaged: {e}"))?;
         }
-        let (start, size) = (entry.data_start() as usize, entry.size() as usize);
-        let end = start.checked_add(size).filter(|&end| end <= self.bytes.len());
-        end.map(|end| &self.bytes[start..end]).ok_or_else(|| format!("its entry `{path}` is cut short"))
-    }
-
-    fn tensor(&mut self, view: &Strided) -> std::result::Result<Tensor, String> {
-        let storage = &view.storage;
-        let bytes = self.entry(&format!("data/{}", storage.key))?;
-        let width = storage.kind.elt_size_in_bytes();
-        if storage.count.checked_mul(width) != Some(bytes.len()) {
-            return Err(format!(
-                "has a storage of {} bytes, not {} times {width}",
-                bytes.len(),
-                storage.count
-            ));
-        }
-        let failed = |e: tch::TchError| format!("cannot be read: {e}");
-        let all = Tensor::f_from_data_size(bytes, &[storage.count as i64], storage.kind).map_err(failed)?;
-        let own = all.f_as_strided(&view.size, &view.stride, Some(view.offset as i64)).map_err(failed)?;
-        // A copy of its own: views of one storage must not be one tensor.
-        own.f_contiguous().map(|t| t.copy()).map_err(failed)
+        let begin = entry.data_start();
+        drop(entry);
+        self.storages.insert(key.clone(), begin);
+        Ok(begin)
     }
 }

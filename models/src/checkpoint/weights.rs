@@ -1,21 +1,37 @@
-//! Reading weight files (safetensors, and PyTorch's own without running anything in them) and writing safetensors.
+//! Opening weight files: safetensors, and PyTorch's own without running anything in them.
 
-use super::{digest::sha256_of, torch_file};
+use super::{
+    digest::{another, sha256_of},
+    torch_file,
+    weight::{Stretch, Weight},
+};
 use crate::error::{ModelError, Result};
-use memmap2::Mmap;
 use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs::{self, File},
+    collections::BTreeMap,
+    fs::File,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use tch::{Kind, Tensor};
 
 /// Longest header accepted; the largest published file's is below 200 kB.
 const LONGEST_HEADER: u64 = 16 << 20;
+
+/// A weight file whose tensors were not read yet.
+#[derive(Debug)]
+pub struct OpenedFile {
+    /// Where it is.
+    pub file: PathBuf,
+    /// All tensors by key.
+    pub weights: BTreeMap<String, Weight>,
+    /// The header's free entries.
+    pub metadata: BTreeMap<String, String>,
+}
 
 /// The tensors of one file, copied into memory in the file's dtypes.
 #[derive(Debug)]
@@ -28,14 +44,83 @@ pub struct WeightFile {
     pub metadata: BTreeMap<String, String>,
 }
 
-impl WeightFile {
-    /// Reads `file` completely. Nothing in it is trusted.
+impl OpenedFile {
+    /// Opens `file`: reads the names, shapes and places of its tensors. Nothing in it is trusted.
     ///
     /// # Errors
     /// [`ModelError::Io`], or [`ModelError::BadFile`] for a file that is neither safetensors nor a PyTorch archive, was
     /// cut short, holds a tensor that cannot be used (the message names the tensor), or asks for anything but tensors.
+    pub fn open(file: &Path) -> Result<Self> {
+        Self::of(file, &Arc::new(opened(file)?))
+    }
+
+    /// As [`OpenedFile::open`], after comparing the file's SHA-256 with `expected`.
+    ///
+    /// # Errors
+    /// Also [`ModelError::BadFile`] if the file is another one.
+    pub fn open_checked(file: &Path, expected: &str) -> Result<Self> {
+        let handle = Arc::new(opened(file)?);
+        let found = sha256_of(&handle).map_err(|source| ModelError::Io { file: file.to_owned(), source })?;
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(another(file, &found, expected));
+        }
+        Self::of(file, &handle)
+    }
+
+    fn of(file: &Path, handle: &Arc<File>) -> Result<Self> {
+        let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
+        let failed = |source| ModelError::Io { file: file.to_owned(), source };
+        let length = handle.metadata().map_err(failed)?.len();
+        let mut start = vec![0; length.min(64) as usize];
+        handle.read_exact_at(&mut start, 0).map_err(failed)?;
+        if torch_file::is_archive(&start) {
+            let weights = torch_file::weights(handle, length).map_err(bad)?;
+            return Ok(Self { file: file.to_owned(), weights, metadata: BTreeMap::new() });
+        }
+        if torch_file::is_legacy(&start) {
+            return Err(bad("PyTorch before 1.6 wrote it; load and save it again with a newer one".into()));
+        }
+        let (header, data) = header(handle, length).map_err(bad)?;
+        let tensors = header.tensors().into_iter();
+        let weights = tensors.map(|(name, info)| match weight(info, handle, data) {
+            Ok(weight) => Ok((name, weight)),
+            Err(reason) => Err(bad(format!("tensor `{name}` {reason}"))),
+        });
+        let weights = weights.collect::<Result<_>>()?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { file: file.to_owned(), weights, metadata })
+    }
+
+    /// Reads every tensor.
+    ///
+    /// # Errors
+    /// [`ModelError::BadFile`] naming the tensor that cannot be read or holds what is no number.
+    pub fn read(&self) -> Result<WeightFile> {
+        let tensors = self.weights.iter().map(|(name, weight)| Ok((name.clone(), self.load(name, weight)?)));
+        let tensors = tensors.collect::<Result<_>>()?;
+        Ok(WeightFile { file: self.file.clone(), tensors, metadata: self.metadata.clone() })
+    }
+
+    /// What is wrong with the tensors' values, read one after the other.
+    pub(super) fn unreadable(&self) -> Vec<ModelError> {
+        self.weights.iter().filter_map(|(name, weight)| self.load(name, weight).err()).collect()
+    }
+
+    fn load(&self, name: &str, weight: &Weight) -> Result<Tensor> {
+        weight.load().map_err(|reason| {
+            let reason = format!("tensor `{name}` {reason}");
+            ModelError::BadFile { file: self.file.clone(), reason }
+        })
+    }
+}
+
+impl WeightFile {
+    /// Reads `file` completely.
+    ///
+    /// # Errors
+    /// As [`OpenedFile::open`] and [`OpenedFile::read`].
     pub fn read(file: &Path) -> Result<Self> {
-        Self::from_bytes(file, &map(file)?)
+        OpenedFile::open(file)?.read()
     }
 
     /// As [`WeightFile::read`], after comparing the file's SHA-256 with `expected`.
@@ -43,83 +128,40 @@ impl WeightFile {
     /// # Errors
     /// Also [`ModelError::BadFile`] if the file is another one.
     pub fn read_checked(file: &Path, expected: &str) -> Result<Self> {
-        let bytes = map(file)?;
-        let found = sha256_of(&bytes);
-        if !found.eq_ignore_ascii_case(expected) {
-            let reason = format!(
-                "its sha256 is {found}, the model's manifest says {expected}: the file is damaged or another one; install the model again"
-            );
-            return Err(ModelError::BadFile { file: file.to_owned(), reason });
-        }
-        Self::from_bytes(file, &bytes)
-    }
-
-    fn from_bytes(file: &Path, bytes: &[u8]) -> Result<Self> {
-        let bad = |reason: String| ModelError::BadFile { file: file.to_owned(), reason };
-        if torch_file::is_archive(bytes) {
-            let tensors = torch_file::tensors(file, bytes)?;
-            if let Some((name, _)) = tensors.iter().find(|(_, t)| is_float(t.kind()) && !all_finite(t)) {
-                return Err(bad(format!("tensor `{name}` {NOT_NUMBERS}")));
-            }
-            return Ok(Self { file: file.to_owned(), tensors, metadata: BTreeMap::new() });
-        }
-        if torch_file::is_legacy(bytes) {
-            return Err(bad("PyTorch before 1.6 wrote it; load and save it again with a newer one".into()));
-        }
-        let (header, data) = split(bytes).map_err(bad)?;
-        let mut tensors = BTreeMap::new();
-        for (name, info) in header.tensors() {
-            let tensor = tensor(info, data).map_err(|reason| bad(format!("tensor `{name}` {reason}")))?;
-            tensors.insert(name, tensor);
-        }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { file: file.to_owned(), tensors, metadata })
+        OpenedFile::open_checked(file, expected)?.read()
     }
 }
 
-/// The file's bytes, or none for an empty file, which cannot be mapped.
-fn map(file: &Path) -> Result<Mapped> {
+fn opened(file: &Path) -> Result<File> {
     let failed = |source| ModelError::Io { file: file.to_owned(), source };
     let opened = File::open(file).map_err(failed)?;
-    let metadata = opened.metadata().map_err(failed)?;
-    if !metadata.is_file() {
+    if !opened.metadata().map_err(failed)?.is_file() {
         return Err(ModelError::BadFile { file: file.to_owned(), reason: "this is not a file".into() });
     }
-    if metadata.len() == 0 {
-        return Ok(Mapped(None));
-    }
-    // SAFETY: the mapping is read-only and private, and every byte is checked or
-    // copied before use. A file that another process rewrites meanwhile gives
-    // wrong weights, as it would with plain reads.
-    let map = unsafe { Mmap::map(&opened) }.map_err(failed)?;
-    Ok(Mapped(Some(map)))
+    Ok(opened)
 }
 
-struct Mapped(Option<Mmap>);
-
-impl std::ops::Deref for Mapped {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
-    }
-}
-
-/// Header and data part.
-fn split(bytes: &[u8]) -> Result<(Metadata, &[u8]), String> {
-    let Some((length, rest)) = bytes.split_first_chunk::<8>() else {
-        return Err(format!("not a safetensors file: it has only {} bytes", bytes.len()));
+/// A safetensors file's header, and where the data begins.
+fn header(file: &File, size: u64) -> Result<(Metadata, u64), String> {
+    let Some(rest) = size.checked_sub(8) else {
+        return Err(format!("not a safetensors file: it has only {size} bytes"));
     };
-    let length = u64::from_le_bytes(*length);
+    let failed = |e: std::io::Error| format!("cannot be read: {e}");
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).map_err(failed)?;
+    let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER {
         return Err(format!("not a safetensors file: its header would have {length} bytes"));
     }
-    let Some((header, data)) = rest.split_at_checked(length as usize) else {
-        return Err(format!("cut short: its header has {length} bytes, only {} are there", rest.len()));
+    let Some(found) = rest.checked_sub(length) else {
+        return Err(format!("cut short: its header has {length} bytes, only {rest} are there"));
     };
+    let mut header = vec![0; length as usize];
+    file.read_exact_at(&mut header, 8).map_err(failed)?;
     let header: Metadata =
-        serde_json::from_slice(header).map_err(|e| format!("not a safetensors file: {e} (header)"))?;
+        serde_json::from_slice(&header).map_err(|e| format!("not a safetensors file: {e} (header)"))?;
     // The last tensor's end: a longer file is as wrong as a shorter one.
-    let (needed, found) = (header.data_len(), data.len());
+    let needed = header.data_len() as u64;
     if needed > found {
         let cut = first_cut(&header, found);
         return Err(format!("cut short: {} bytes are missing, from tensor `{cut}` on", needed - found));
@@ -127,15 +169,15 @@ fn split(bytes: &[u8]) -> Result<(Metadata, &[u8]), String> {
     if needed < found {
         return Err(format!("{} bytes follow after the last tensor", found - needed));
     }
-    Ok((header, data))
+    Ok((header, 8 + length))
 }
 
-fn first_cut(header: &Metadata, found: usize) -> String {
-    let cut = |name: &String| header.info(name).is_some_and(|info| info.data_offsets.1 > found);
+fn first_cut(header: &Metadata, found: u64) -> String {
+    let cut = |name: &String| header.info(name).is_some_and(|info| info.data_offsets.1 as u64 > found);
     header.offset_keys().into_iter().find(cut).unwrap_or_default()
 }
 
-fn tensor(info: &TensorInfo, data: &[u8]) -> Result<Tensor, String> {
+fn weight(info: &TensorInfo, file: &Arc<File>, data: u64) -> Result<Weight, String> {
     let kind = match info.dtype {
         Dtype::F32 => Kind::Float,
         Dtype::F16 => Kind::Half,
@@ -151,99 +193,12 @@ fn tensor(info: &TensorInfo, data: &[u8]) -> Result<Tensor, String> {
     };
     let shape: Vec<i64> =
         info.shape.iter().map(|&n| i64::try_from(n)).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-    let bytes = data.get(info.data_offsets.0..info.data_offsets.1).ok_or("lies outside of the file")?;
-    let tensor = Tensor::f_from_data_size(bytes, &shape, kind).map_err(|e| format!("cannot be read: {e}"))?;
-    if is_float(kind) && !all_finite(&tensor) {
-        return Err(NOT_NUMBERS.into());
+    // The header's own check has compared sizes and offsets; this one guards the reading.
+    let count = shape.iter().try_fold(kind.elt_size_in_bytes() as i64, |all, &n| all.checked_mul(n));
+    let (start, end) = info.data_offsets;
+    if count.and_then(|n| usize::try_from(n).ok()) != end.checked_sub(start) {
+        return Err(format!("has {} bytes, which is not its size", end.saturating_sub(start)));
     }
-    Ok(tensor)
-}
-
-const NOT_NUMBERS: &str = "holds values that are not numbers: the file is damaged";
-
-fn is_float(kind: Kind) -> bool {
-    matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Double)
-}
-
-fn all_finite(tensor: &Tensor) -> bool {
-    tensor.numel() == 0 || tensor.isfinite().all().int64_value(&[]) != 0
-}
-
-/// Writes a safetensors file, whole or not at all.
-///
-/// `kind` converts the floating-point tensors; a file of 16-bit weights is half as large.
-///
-/// # Errors
-/// [`ModelError::Io`] or [`ModelError::BadFile`].
-pub fn save(
-    file: &Path,
-    tensors: &BTreeMap<String, Tensor>,
-    metadata: &BTreeMap<String, String>,
-    kind: Option<Kind>,
-) -> Result<()> {
-    let views = tensors
-        .iter()
-        .map(|(name, tensor)| Ok((name.clone(), Bytes::of(tensor, kind)?)))
-        .collect::<Result<Vec<_>>>()?;
-    let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
-    let metadata = (!metadata.is_empty()).then_some(metadata);
-    let bad = |e| ModelError::BadFile { file: file.to_owned(), reason: format!("cannot be written: {e}") };
-    let bytes = safetensors::serialize(views, metadata).map_err(bad)?;
-    // In the same folder, so that the rename cannot cross file systems.
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let failed = |source| ModelError::Io { file: file.to_owned(), source };
-    fs::write(&part, bytes).and_then(|()| fs::rename(&part, file)).map_err(|e| {
-        let _ = fs::remove_file(&part);
-        failed(e)
-    })
-}
-
-/// A tensor's bytes as safetensors wants them.
-struct Bytes {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-impl Bytes {
-    fn of(tensor: &Tensor, kind: Option<Kind>) -> Result<Self> {
-        let own = tensor.kind();
-        let kind = kind.filter(|_| is_float(own));
-        let kind = kind.unwrap_or(own);
-        let (dtype, width) = match kind {
-            Kind::Float => (Dtype::F32, 4),
-            Kind::Half => (Dtype::F16, 2),
-            Kind::BFloat16 => (Dtype::BF16, 2),
-            Kind::Double => (Dtype::F64, 8),
-            Kind::Int64 => (Dtype::I64, 8),
-            Kind::Int => (Dtype::I32, 4),
-            Kind::Uint8 => (Dtype::U8, 1),
-            other => return Err(ModelError::Config(format!("tensors of kind {other:?} cannot be stored"))),
-        };
-        let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(kind).contiguous();
-        let count = tensor.numel();
-        let mut data = vec![0; count * width];
-        tensor.f_copy_data_u8(&mut data, count)?;
-        Ok(Self { dtype, shape: tensor.size().iter().map(|&n| n as usize).collect(), data })
-    }
-}
-
-impl safetensors::View for Bytes {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        self.data.as_slice().into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
+    let stretch = Stretch { file: file.clone(), start: data + start as u64, strides: None };
+    Ok(Weight::in_file(kind, shape, stretch))
 }

@@ -405,7 +405,7 @@ impl Reader<'_> {
 }
 
 /// The model's sampler with `steps` steps: at its own timesteps if it names as many.
-fn sampler(model: &ModelDir, steps: usize) -> Result<Box<dyn Scheduler>> {
+pub(crate) fn sampler(model: &ModelDir, steps: usize) -> Result<Box<dyn Scheduler>> {
     let manifest = model.manifest();
     match &manifest.defaults.timesteps {
         Some(timesteps) if timesteps.len() == steps => {

@@ -109,7 +109,11 @@ impl Conv2d {
     }
 
     /// # Panics
-    /// If oneDNN refuses, as any other operation on tensors that do not fit together.
+    /// If oneDNN refuses, as libtorch's own operations do on tensors that do not fit together or when memory runs out.
+    #[expect(
+        clippy::panic,
+        reason = "as every operation of `tch`: the elements take it for a key frame that failed"
+    )]
     fn packed(
         &self,
         kernel: &Packed,

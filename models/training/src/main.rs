@@ -1,4 +1,17 @@
 //! `keyframed-train`: makes the models of keyframed.
+
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 fn main() -> anyhow::Result<()> {
     keyframed_train::cli::main()
 }

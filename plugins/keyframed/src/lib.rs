@@ -7,6 +7,19 @@
 //!
 //! All elements speak RGB video in system memory. They are thin shells around `keyframed-engine`
 //! (selection, pacing) and `keyframed-models` (networks, feature `torch`); registration touches neither.
+
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 use std::sync::OnceLock;
 
 use gst::glib;

@@ -1,5 +1,17 @@
 //! keyframedctl: steers a running keyframed. It links neither libtorch nor GStreamer.
 
+// What comes from outside must not end the program: see docs/reliability.md.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::unimplemented
+    )
+)]
+
 mod cli;
 mod client;
 mod endpoint;

@@ -143,8 +143,8 @@ pub fn resolve(file: &File, path: Option<&Path>, context: &mut Context<'_>) -> C
     }
 }
 
+#[expect(clippy::unreachable, reason = "25 is in the range of rates")]
 fn default_rate() -> Rate {
-    // 25 is in the range of rates.
     crate::rate::parse("25").unwrap_or_else(|_| unreachable!("25 is a rate"))
 }
 

@@ -29,6 +29,9 @@ struct Triplet {
     time: f64,
 }
 
+/// Share of [`decibels`] in the loss: at 28 dB its gradient is as large as that of the mean error.
+const DECIBELS: f64 = 0.02;
+
 /// FILM in training.
 pub struct FilmStage<'a> {
     recipe: &'a config::Film,
@@ -108,6 +111,13 @@ fn warp_loss(between: &Between, truth: &Tensor, weight: &Tensor) -> Tensor {
     side(&between.warped0) + side(&between.warped1)
 }
 
+/// Mean logarithm of each pair's squared error: pairs that hardly move count as much as others, though a cross-fade of
+/// them is right to a thousandth, and nothing else would make the network reproduce them.
+fn decibels(squared: &Tensor) -> Tensor {
+    let pairs = squared.mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float);
+    (pairs + 1e-6).log().mean(Kind::Float)
+}
+
 /// RGB bytes as `[1, 3, size, size]` in [0, 1], which is what FILM takes.
 fn unit(rgb: &[u8], size: usize) -> Tensor {
     data::picture_tensor(rgb, size) * 0.5 + 0.5
@@ -153,7 +163,8 @@ impl Stage for FilmStage<'_> {
         let down = error.slice(2, 1, None, 1) - error.slice(2, None, -1, 1);
         let loss = (error.abs() * &weight).mean(Kind::Float)
             + (across.abs().mean(Kind::Float) + down.abs().mean(Kind::Float)) * 0.5
-            + warp_loss(&between, &truth, &weight) * 0.25;
+            + warp_loss(&between, &truth, &weight) * 0.25
+            + decibels(&(error.square() * &weight)) * DECIBELS;
         let fade = (&first * 0.5 + &last * 0.5 - &truth).square().mean(Kind::Float).double_value(&[]);
         let mse = error.square().mean(Kind::Float).double_value(&[]);
         Ok((loss, vec![("psnr", psnr(mse * 4.0)), ("cross-fade", psnr(fade * 4.0))]))

@@ -162,6 +162,7 @@ impl ObjectSubclass for FilmInterpolate {
     type Type = super::FilmInterpolate;
     type ParentType = gst::Element;
 
+    #[expect(clippy::unwrap_used, reason = "the class has both templates: see `pad_templates`")]
     fn with_class(class: &Self::Class) -> Self {
         let templates = ["sink", "src"].map(|name| class.pad_template(name).unwrap());
         let [sinkpad, srcpad] = filter::pads::<Self>(templates, gst::PadFlags::empty());

@@ -153,6 +153,7 @@ impl ObjectSubclass for KeyPoseSelect {
     type Type = super::KeyPoseSelect;
     type ParentType = gst::Element;
 
+    #[expect(clippy::unwrap_used, reason = "the class has both templates: see `pad_templates`")]
     fn with_class(class: &Self::Class) -> Self {
         let flags =
             gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_ALLOCATION | gst::PadFlags::PROXY_SCHEDULING;

@@ -12,7 +12,7 @@ fn decode(wire: &[u8], step: usize) -> Result<Vec<Event>, Violation> {
     let mut events = Vec::new();
     for piece in wire.chunks(step) {
         decoder.buffer().extend_from_slice(piece);
-        while let Some(event) = decoder.next()? {
+        while let Some(event) = decoder.next_event()? {
             events.push(event);
         }
         assert!(decoder.buffer.len() <= MAX_MESSAGE + step, "{} bytes are held", decoder.buffer.len());
@@ -47,7 +47,7 @@ fn what_a_header_announces_is_not_allocated() {
         wire.put_u64(announced);
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&wire);
-        let event = decoder.next().unwrap().unwrap();
+        let event = decoder.next_event().unwrap().unwrap();
         assert_eq!(event, Event::TooLarge { parts: Vec::new(), bytes: announced, last: true });
         assert!(decoder.buffer.capacity() < 4096);
     }

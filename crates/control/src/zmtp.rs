@@ -77,7 +77,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The bytes cannot be ZMTP.
-    pub fn next(&mut self) -> Result<Option<Event>, Violation> {
+    pub fn next_event(&mut self) -> Result<Option<Event>, Violation> {
         loop {
             if self.too_large {
                 let thrown = self.skip.min(self.buffer.len() as u64);
@@ -101,12 +101,10 @@ impl Decoder {
                     None => return Ok(None),
                 }
             };
-            if self.buffer.len() < len {
-                return Ok(None);
-            }
-            self.frame = None;
+            let Some(body) = self.buffer.get(..len) else { return Ok(None) };
             // A copy, so that a small part does not keep a large read buffer alive.
-            let body = Bytes::copy_from_slice(&self.buffer[..len]);
+            let body = Bytes::copy_from_slice(body);
+            self.frame = None;
             self.buffer.advance(len);
             if flags & COMMAND != 0 {
                 return command(body).map(Some);
@@ -202,7 +200,7 @@ pub fn check_greeting(so_far: &[u8]) -> Result<(), Violation> {
     if so_far.get(10).is_some_and(|major| *major < 3) {
         return Err(Violation("a version before 3.0"));
     }
-    if so_far.len() >= 32 && so_far[12..32] != *b"NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0" {
+    if so_far.get(12..32).is_some_and(|name| name != b"NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0") {
         return Err(Violation("a security mechanism other than NULL"));
     }
     Ok(())
@@ -244,9 +242,9 @@ pub fn ready(name: &str) -> Bytes {
 /// An ERROR command, the last thing that a peer hears.
 pub fn error(reason: &str) -> Bytes {
     let mut body = BytesMut::from(&b"\x05ERROR"[..]);
-    let reason = &reason.as_bytes()[..reason.len().min(255)];
-    body.put_u8(reason.len() as u8);
-    body.put_slice(reason);
+    let length = reason.len().min(255);
+    body.put_u8(length as u8);
+    body.extend(reason.bytes().take(length));
     let mut out = BytesMut::new();
     frame(&mut out, COMMAND, &body);
     out.freeze()
