@@ -77,7 +77,7 @@ impl Stack {
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
         let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
-        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?.into();
+        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
         source.finish()?;
         let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
