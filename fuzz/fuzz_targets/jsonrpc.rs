@@ -13,7 +13,8 @@ fn checked(name: &str, mut given: keyframed_control::Params) -> Result<Value, Er
     let mut again = given.clone();
     params::check(method, &mut again)?;
     assert!(again == given);
-    Ok(Value::Object(given))
+    // Not the values: a fraction of many digits is another one when it is read again.
+    Ok(given.len().into())
 }
 
 fuzz_target!(|text: &[u8]| {

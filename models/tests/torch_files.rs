@@ -106,6 +106,44 @@ fn archive(pickle: &[u8]) -> tempfile::NamedTempFile {
     file
 }
 
+/// A pickle of a dictionary with one tensor of float64, and a storage that claims to have `count` of them.
+fn claim(name: &str, count: i64, size: i64, stride: i64) -> Vec<u8> {
+    let text = |text: &str| [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat();
+    let number = |n: i64| [b"\x8a\x08".as_slice(), &n.to_le_bytes()].concat();
+    let mut pickle =
+        [b"\x80\x02}".as_slice(), &text(name), b"ctorch._utils\n_rebuild_tensor_v2\n(("].concat();
+    pickle.extend([text("storage"), b"ctorch\nDoubleStorage\n".to_vec(), text("0"), text("cpu")].concat());
+    pickle.extend([number(count), b"tQK\0(".to_vec(), number(size), b"t(".to_vec(), number(stride)].concat());
+    pickle.extend(b"ttRs.");
+    pickle
+}
+
+#[test]
+fn claims_of_enormous_tensors_are_refused() {
+    for (count, size, stride) in [
+        (i64::MAX, i64::MAX / 2, 1), // more bytes than a number can say
+        (i64::MAX, i64::MAX / 2, 0),
+        (i64::MAX, 2, i64::MAX / 2), // two elements, far apart
+        (1 << 40, 1 << 40, 1),
+    ] {
+        let said = refused(archive(&claim("w", count, size, stride)).path());
+        assert!(said.contains("many times the room"), "{said}");
+    }
+    for (count, size, stride, why) in [
+        (4, 5, 1, "beyond its storage"),
+        (4, 2, 4, "beyond its storage"),
+        (4, 1 << 62, 0, "beyond its storage"),
+        (4, i64::MAX, i64::MAX, "too large"),
+        (-1, 1, 1, "storage is not described"),
+    ] {
+        let said = refused(archive(&claim("w", count, size, stride)).path());
+        assert!(said.contains(why), "{said}");
+    }
+    // Many tensors with long names would take their names' room, not the file's.
+    let said = refused(archive(&claim(&"n".repeat(600), 1, 1, 1)).path());
+    assert!(said.contains("a name of 600 bytes"), "{said}");
+}
+
 #[test]
 fn hostile_pickles_end() {
     // A tuple in a tuple in a tuple, two million deep; and one that is a dictionary's value.

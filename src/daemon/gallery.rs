@@ -187,7 +187,7 @@ pub fn decode(file: File, path: &Path) -> anyhow::Result<RgbImage> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, process::Command};
 
     use super::*;
 
@@ -253,6 +253,50 @@ mod tests {
         RgbImage::new(90, 90).save(&secret).unwrap();
         assert_eq!(read(&link_to(&file)).unwrap().width(), 20);
         assert_eq!(decode(file, &bob).unwrap().width(), 20);
+    }
+
+    /// The ways into other folders that the kernel offers to every process, and what is no file.
+    #[test]
+    fn nothing_in_proc_and_no_device_or_pipe_can_be_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let (folder, secret) = (root.join("gallery"), root.join("secret.png"));
+        fs::create_dir(&folder).unwrap();
+        let anna = picture(&folder.join("anna.png"));
+        let opened = File::open(picture(&secret)).unwrap();
+        let gallery = Gallery::new(std::slice::from_ref(&folder), "");
+        let open = |path: &Path| gallery.open(&Choice::Path(path.into()));
+        assert!(open(&anna).is_ok());
+        let through_root = Path::new("/proc/self/root").join(secret.strip_prefix("/").unwrap());
+        assert!(through_root.is_file() && link_to(&opened).is_file());
+        for bad in [&through_root, &link_to(&opened), Path::new("/proc/self/environ"), Path::new("/dev/zero")]
+        {
+            assert!(open(bad).is_err(), "{}", bad.display());
+        }
+        // The same behind links that lie in the gallery, where only their names are asked for.
+        symlink(&through_root, folder.join("root.png")).unwrap();
+        symlink(link_to(&opened), folder.join("descriptor.png")).unwrap();
+        symlink("/proc/self/fd", folder.join("fd")).unwrap();
+        symlink("/dev/zero", folder.join("zero.png")).unwrap();
+        symlink("loop.png", folder.join("loop.png")).unwrap();
+        assert!(Command::new("mkfifo").arg(folder.join("pipe.png")).status().unwrap().success());
+        let names: Vec<_> = gallery.list().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["anna"]);
+        let number = link_to(&opened).file_name().unwrap().to_owned();
+        let all =
+            ["root.png", "descriptor.png", "zero.png", "loop.png", "pipe.png"].map(|name| folder.join(name));
+        for bad in all.iter().chain([&folder.join("fd").join(number)]) {
+            assert!(open(bad).is_err(), "{}", bad.display());
+            assert!(open_inside(&folder, bad).is_err(), "{}", bad.display());
+        }
+        // Names that are none, and a folder whose name begins as the gallery's.
+        fs::create_dir(root.join("gallery-2")).unwrap();
+        let beside = picture(&root.join("gallery-2/anna.png"));
+        for bad in
+            [beside.as_path(), Path::new("anna.png\0.png"), Path::new(&"a".repeat(5000)), Path::new("")]
+        {
+            assert!(open(bad).is_err(), "{}", bad.display());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod reload;
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -356,8 +357,11 @@ fn clients_steer_it() {
     fs::copy(bench.path("gallery/one.png"), bench.path("outside.png")).unwrap();
     let outside = format!("path={}", bench.path("outside.png").display());
     let sneaky = format!("path={}", bench.path("gallery/../outside.png").display());
+    symlink(bench.path("outside.png"), bench.path("gallery/link.png")).unwrap();
+    let link = format!("path={}", bench.path("gallery/link.png").display());
+    let proc = format!("path=/proc/self/root{}", bench.path("outside.png").display());
     let reference = daemon.call(&["status"])["reference"].clone();
-    for bad in ["broken", "nobody", &outside, &sneaky] {
+    for bad in ["broken", "nobody", "link", &outside, &sneaky, &link, &proc, "path=/proc/self/environ"] {
         daemon.refused(&["reference.set", bad]);
     }
     assert_eq!(daemon.call(&["status"])["reference"], reference, "the old one stays");

@@ -126,7 +126,11 @@ fn response(value: Value) -> Result<Response, ErrorObject> {
 fn id(value: Value) -> Result<Id, ErrorObject> {
     match value {
         Value::Null => Ok(Id::Null),
-        Value::Number(n) => Ok(Id::Number(n)),
+        // Others do not come back as they were: floating-point numbers stand for them.
+        Value::Number(n) if n.is_i64() || n.is_u64() => Ok(Id::Number(n)),
+        Value::Number(_) => Err(ErrorObject::invalid_request(
+            "`id` is a number, but no whole one of 64 bits; strings may be anything",
+        )),
         Value::String(s) => Ok(Id::String(s)),
         other => Err(ErrorObject::invalid_request(format!("`id` is {}", kind(&other)))),
     }

@@ -3,6 +3,7 @@
 //!
 //! One stricter rule than the specification: `params` go by name, so they are an object or absent.
 
+#![forbid(unsafe_code)]
 // What comes from outside must not end the program: see docs/reliability.md.
 #![cfg_attr(
     not(test),

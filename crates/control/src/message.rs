@@ -13,7 +13,7 @@ pub type Params = Map<String, Value>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum Id {
-    /// A number; clients should use whole ones.
+    /// A whole number of 64 bits.
     Number(Number),
     /// A string.
     String(String),

@@ -47,6 +47,21 @@ fn error(id: Value, code: i64, message: &str) -> Value {
     json!({"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": id})
 }
 
+/// Found by fuzzing: such a number came back as another one.
+#[test]
+fn ids_that_would_not_come_back_as_they_were_are_refused() {
+    for id in ["1.5", "1e3", "233333333333333333333333333333333333333333", "18446744073709551616"] {
+        check(
+            &format!(r#"{{"jsonrpc": "2.0", "method": "get_data", "id": {id}}}"#),
+            error(Value::Null, code::INVALID_REQUEST, "Invalid request"),
+        );
+    }
+    for id in ["18446744073709551615", "-9223372036854775808"] {
+        let reply = serve(&format!(r#"{{"jsonrpc": "2.0", "method": "get_data", "id": {id}}}"#)).unwrap();
+        assert_eq!(reply["id"].to_string(), id);
+    }
+}
+
 #[test]
 fn examples_of_the_specification() {
     // rpc call with named parameters

@@ -1,9 +1,12 @@
 //! Stage 2 as the engine sees it: what a key-frame generator is, and the single slot in front of it.
 
-use std::{
-    fmt,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-};
+#[cfg(not(loom))]
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::{fmt, sync::PoisonError};
+
+// Every order in which threads can come to the lock is tried by tests/loom.rs.
+#[cfg(loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     error::GenerateError,

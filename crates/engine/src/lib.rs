@@ -20,6 +20,7 @@
 //! | [`relay`] | one frame a tick between animation and outputs, live |
 //! | [`counters`] | what every stage counts |
 
+#![forbid(unsafe_code)]
 // What comes from outside must not end the program: see docs/reliability.md.
 #![cfg_attr(
     not(test),

@@ -16,9 +16,11 @@ pub fn rgb_caps_with_rate() -> gst::Caps {
         .build()
 }
 
-/// Time of frame `index` at `fps`, and so without drift however long the stream: rounded from zero.
+/// Time of frame `index` at `fps`, and so without drift however long the stream: rounded from zero. `None` at a rate of
+/// 0/1, which stands for any in caps.
 pub fn frame_time(index: u64, fps: gst::Fraction) -> Option<gst::ClockTime> {
-    let (num, den) = (u64::try_from(fps.numer()).ok()?, u64::try_from(fps.denom()).ok()?);
+    let (num, den) =
+        (u64::try_from(fps.numer()).ok().filter(|&num| num > 0)?, u64::try_from(fps.denom()).ok()?);
     index.mul_div_round(den * gst::ClockTime::SECOND.nseconds(), num).map(gst::ClockTime::from_nseconds)
 }
 

@@ -139,6 +139,18 @@ fn rate_comes_from_downstream_then_input_then_25() {
     }
 }
 
+/// At a variable rate a key frame without a duration lasts no time. Found by fuzzing.
+#[test]
+fn a_variable_frame_rate_needs_no_durations() {
+    let mut h = harness(false, "repeat", "0/1", "25/1");
+    for ms in [0, 80] {
+        let mut untimed = flat(16, 8, [ms as u8; 3], ms, 0);
+        untimed.get_mut().unwrap().set_duration(gst::ClockTime::NONE);
+        h.push(untimed).unwrap();
+    }
+    assert_eq!(film(&mut h), [(0, 0), (40, 0)]);
+}
+
 #[test]
 fn a_new_size_is_not_mixed_with_the_old() {
     let mut h = harness(false, "crossfade", "25/1", "25/1");

@@ -45,6 +45,18 @@ fn count(h: &Harness, field: &str) -> u64 {
     h.element().unwrap().property::<gst::Structure>("stats").get::<u64>(field).unwrap()
 }
 
+/// Caps of streams from the network often say 0/1. Found by fuzzing.
+#[test]
+fn a_stream_of_variable_frame_rate_is_taken() {
+    let mut h = harness("lambda=0.01 window=100");
+    h.set_src_caps_str(&rgb(16, 8, "0/1"));
+    push(&mut h, &[0, 10, 40], 0);
+    let mut untimed = flat(16, 8, [90; 3], 120, 0);
+    untimed.get_mut().unwrap().set_duration(gst::ClockTime::NONE);
+    h.push(untimed).unwrap();
+    assert_eq!(keys(&mut h), [0, 2, 3]);
+}
+
 #[test]
 fn motion_selects_and_marks() {
     // A step of 26 levels is an MSE of about 0.0104.
