@@ -33,6 +33,16 @@ fn missing_files_are_named() {
 }
 
 #[test]
+fn a_prompt_is_refused_by_a_model_that_takes_none() {
+    let bench = Bench::new();
+    let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));
+    let before = bench.files();
+    let said = fail(bench.animate(&picture, &clip, &bench.path("out.mp4")).args(["--prompt", "a dancer"]));
+    assert!(said.contains("takes no prompt: its text is stored with it"), "{said}");
+    assert_eq!(bench.files(), before, "something was left behind");
+}
+
+#[test]
 fn files_of_another_kind_are_refused() {
     let bench = Bench::new();
     let (clip, picture) = (bench.clip("in.mp4", "walk", 3), bench.picture("ref.png", 64, 64));

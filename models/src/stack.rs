@@ -77,7 +77,7 @@ impl Stack {
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
         let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
-        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?.into();
+        let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
         source.finish()?;
         let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
@@ -200,8 +200,17 @@ pub(crate) fn fits(dir: &ModelDir) -> Result<()> {
     if dir.has(Role::TextEmbedding) {
         stored_text(dir, Place::like_cuda(Kind::Float, 1)).map(drop)
     } else {
-        Ok(())
+        check_tokenizer(dir)
     }
+}
+
+/// Without a tokenizer a model takes no prompt, but works.
+fn check_tokenizer(dir: &ModelDir) -> Result<()> {
+    if !dir.has(Role::Tokenizer) {
+        return Ok(());
+    }
+    let table = dir.manifest().networks.text_encoder.clone().unwrap_or_default();
+    ClipTokenizer::of(dir)?.check(dir.dir(), &dir.network("text_encoder", &table)?)
 }
 
 /// The networks must fit each other; each only knows itself.

@@ -160,6 +160,22 @@ fn packed_convolutions_add_and_shift() {
     }
 }
 
+/// A small picture's deepest level; libtorch's fused sum fails on it.
+#[test]
+fn packed_convolutions_add_to_one_pixel() {
+    tch::manual_seed(4);
+    for (side, stride, size) in [(3, 1, 1), (1, 1, 1), (3, 2, 2)] {
+        let build =
+            |source: &Source| Conv2d::with(&source.root(), 24, 16, side, stride, side / 2, true).unwrap();
+        let (packed, plain) = both(build);
+        let x = Tensor::randn([3, 24, size, size], CPU);
+        let y = plain.forward(&x);
+        assert_eq!(y.size(), [3, 16, 1, 1]);
+        let other = Tensor::randn_like(&y);
+        assert!(difference(&packed.forward_plus(&x, &other), &(&y + &other)) < 1e-5, "{side} {stride}");
+    }
+}
+
 /// Sizes come and go, as FILM's scales do, more of them than layouts are kept.
 #[test]
 fn one_packed_kernel_serves_pictures_of_many_sizes() {

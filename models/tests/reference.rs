@@ -209,7 +209,9 @@ fn refuses_foreign_banks_and_residuals() {
     let fitting = bank.rows(0, 1);
     let short = ControlNetResiduals { down: Vec::new(), mid: step.residuals.mid.shallow_clone() };
     assert!(refusal(Some(&short), &fitting).contains("0 ControlNet residuals"));
-    let mid = step.residuals.mid.narrow(0, 0, step.residuals.mid.size()[0] - 1);
+    // Neither a row per frame nor one per frame of every sample.
+    let mid = step.residuals.mid.repeat([4, 1, 1, 1]);
+    let mid = mid.narrow(0, 0, mid.size()[0] - 1);
     let down = step.residuals.down.iter().map(Tensor::shallow_clone).collect();
     assert!(
         refusal(Some(&ControlNetResiduals { down, mid }), &fitting).contains("ControlNet residual of shape")

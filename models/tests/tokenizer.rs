@@ -174,4 +174,17 @@ fn a_damaged_tokenizer_is_named() {
     assert!(matches!(&problems[..], [one] if one.contains("vocab.json: its sha256 is")), "{problems:?}");
     let said = generator(&model, "ab").err().unwrap();
     assert!(said.contains("vocab.json: its sha256 is"), "{said}");
+
+    // Whole, but of another text encoder.
+    let folder = TempDir::new().unwrap();
+    let mut tiny = Tiny::new(folder.path());
+    tiny.use_text_encoder();
+    add_tokenizer(&mut tiny);
+    fs::write(folder.path().join("vocab.json"), VOCABULARY.replace("\"c\":2,", "")).unwrap();
+    let entries = FILES.map(|name| FileEntry::of(folder.path(), name).unwrap());
+    tiny.manifest.files.insert(Role::Tokenizer, Files::Many(entries.into()));
+    tiny.write();
+    let problems = ModelDir::load(folder.path()).unwrap().verify(|_| ());
+    let said = problems.first().map(ToString::to_string).unwrap_or_default();
+    assert!(said.contains("its 8 tokens"), "{said}");
 }

@@ -7,6 +7,8 @@
 //! DIR gets `published/` and `model/`, 13 GB in half precision; a second run finds them there. On a CPU pictures have
 //! 256x256 pixels, on a GPU 512x512, unless `--size` says otherwise.
 
+#![allow(clippy::print_stdout, reason = "its output is what it measures")]
+
 mod archive;
 mod published;
 

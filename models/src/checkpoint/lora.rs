@@ -8,7 +8,7 @@ use crate::error::{ModelError, Result};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::Arc,
+    rc::Rc,
 };
 use tch::{Kind, Tensor};
 
@@ -166,7 +166,7 @@ impl Lora {
             let weight = weights[&key].clone();
             let update =
                 self.modules[&path].update(weight.shape()).map_err(|reason| self.bad(&path, &reason))?;
-            Ok((key, weight.updated(Arc::new(update), scale)))
+            Ok((key, weight.updated(Rc::new(update), scale)))
         });
         let updated = updated.collect::<Result<Vec<_>>>()?;
         weights.extend(updated);

@@ -172,7 +172,8 @@ impl Machine<'_> {
                 self.make(Node::Tuple(values))
             }
             0x85..=0x87 => {
-                let from = self.stack.len().checked_sub(usize::from(opcode - 0x84)).ok_or(SHORT)?;
+                let from =
+                    self.stack.len().checked_sub(usize::from(opcode.saturating_sub(0x84))).ok_or(SHORT)?;
                 let values = self.stack.split_off(from);
                 self.make(Node::Tuple(values))
             }
@@ -232,21 +233,20 @@ impl Machine<'_> {
             }
             other => Err(format!(
                 "its byte {} is the opcode {other:#04x}, which PyTorch does not write",
-                self.at - 1
+                self.at.saturating_sub(1)
             )),
         }
     }
 
     fn take(&mut self, count: usize) -> Result<&[u8], String> {
-        let end =
-            self.at.checked_add(count).filter(|&end| end <= self.bytes.len()).ok_or("it is cut short")?;
-        let taken = &self.bytes[self.at..end];
+        let end = self.at.checked_add(count).ok_or(CUT)?;
+        let taken = self.bytes.get(self.at..end).ok_or(CUT)?;
         self.at = end;
         Ok(taken)
     }
 
     fn byte(&mut self) -> Result<u8, String> {
-        Ok(self.take(1)?[0])
+        self.take(1)?.first().copied().ok_or_else(|| CUT.into())
     }
 
     /// An unsigned number of `width` bytes.
@@ -256,8 +256,8 @@ impl Machine<'_> {
     }
 
     fn line(&mut self) -> Result<String, String> {
-        let rest = &self.bytes[self.at..];
-        let length = rest.iter().position(|&byte| byte == b'\n').ok_or("it is cut short")?;
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().position(|&byte| byte == b'\n').ok_or(CUT)?;
         let line = String::from_utf8_lossy(self.take(length)?).into_owned();
         self.take(1)?;
         Ok(line)
@@ -279,12 +279,9 @@ impl Machine<'_> {
 
     fn number(&mut self, width: usize, signed: bool) -> Done {
         let bytes = self.take(width)?;
-        if width > 8 {
-            return Err("a number beyond 64 bits".into());
-        }
         let negative = signed && bytes.last().is_some_and(|&byte| byte & 0x80 != 0);
         let mut whole = if negative { [0xff; 8] } else { [0; 8] };
-        whole[..width].copy_from_slice(bytes);
+        whole.get_mut(..width).ok_or("a number beyond 64 bits")?.copy_from_slice(bytes);
         self.push(Value::Int(i64::from_le_bytes(whole)))
     }
 
@@ -296,8 +293,9 @@ impl Machine<'_> {
 
     /// A new container on the stack.
     fn make(&mut self, node: Node) -> Done {
+        let number = self.nodes.len();
         self.nodes.push(node);
-        self.push(Value::Node(self.nodes.len() - 1))
+        self.push(Value::Node(number))
     }
 
     /// The container on top of the stack.
@@ -344,9 +342,12 @@ impl Machine<'_> {
             return Err("it remembers more values than any checkpoint".into());
         }
         if self.memo.len() <= index {
-            self.memo.resize(index + 1, None);
+            self.memo.resize(index.saturating_add(1), None);
         }
-        self.memo[index] = Some(self.stack.last().ok_or(SHORT)?.clone());
+        let top = self.stack.last().ok_or(SHORT)?.clone();
+        if let Some(place) = self.memo.get_mut(index) {
+            *place = Some(top);
+        }
         Ok(())
     }
 
@@ -404,6 +405,7 @@ impl Machine<'_> {
 }
 
 const SHORT: &str = "it takes more values than it has";
+const CUT: &str = "it is cut short";
 
 /// A view that lies within its storage.
 fn view(storage: &Rc<Storage>, offset: i64, size: Vec<i64>, stride: Vec<i64>) -> Result<Strided, String> {
@@ -418,7 +420,7 @@ fn view(storage: &Rc<Storage>, offset: i64, size: Vec<i64>, stride: Vec<i64>) ->
     let last = size
         .iter()
         .zip(&stride)
-        .try_fold(0i64, |sum, (&n, &step)| sum.checked_add((n - 1).max(0).checked_mul(step)?));
+        .try_fold(0i64, |sum, (&n, &step)| sum.checked_add(n.saturating_sub(1).max(0).checked_mul(step)?));
     let span = match elements {
         0 => Some(0),
         _ => last.and_then(|last| usize::try_from(last).ok()?.checked_add(1)),

@@ -1,7 +1,7 @@
 //! One tensor of a weight file, which stays there until it is asked for.
 
 use super::lora::Update;
-use std::{fs::File, os::unix::fs::FileExt as _, sync::Arc};
+use std::{fs::File, os::unix::fs::FileExt as _, rc::Rc, sync::Arc};
 use tch::{Kind, Tensor};
 
 /// A tensor in memory, or where it lies in a file. A full-size network is read tensor by tensor, so that it never
@@ -18,7 +18,7 @@ enum Place {
     Memory(Tensor),
     File(Stretch),
     /// With a share of a low-rank update, as float32.
-    Updated(Box<Weight>, Arc<Update>, f64),
+    Updated(Box<Weight>, Rc<Update>, f64),
 }
 
 /// Elements in a file: from `start` on, with these strides if they do not lie row by row.
@@ -54,7 +54,7 @@ impl Weight {
         Self { kind, shape, place: Place::File(stretch) }
     }
 
-    pub(super) fn updated(self, update: Arc<Update>, scale: f64) -> Self {
+    pub(super) fn updated(self, update: Rc<Update>, scale: f64) -> Self {
         Self {
             kind: Kind::Float,
             shape: self.shape.clone(),

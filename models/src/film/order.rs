@@ -47,8 +47,8 @@ pub fn multi_frame_order(frames: usize) -> Vec<Insertion> {
     order
 }
 
-/// `torch.linspace(0, 1, last + 1)[i]`: counted from the nearer end.
+/// `torch.linspace(0, 1, last + 1)[i]`: counted from the nearer end, product and difference rounded once.
 fn even(i: usize, last: usize) -> f32 {
     let step = 1.0 / last as f32;
-    if i < last.div_ceil(2) { step * i as f32 } else { 1.0 - step * (last - i) as f32 }
+    if i < last.div_ceil(2) { step * i as f32 } else { (-step).mul_add((last - i) as f32, 1.0) }
 }

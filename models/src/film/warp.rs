@@ -11,10 +11,14 @@ pub fn warp(image: &Tensor, flow: &Tensor) -> Tensor {
     let size = image.size();
     let (h, w) = (size[2], size[3]);
     let options = (flow.kind(), flow.device());
-    // Positions in −1..1, where ±1 are the outer edges of the outer pixels.
-    let centres = |n: i64| Tensor::arange(n, options) * (2.0 / n as f64) + (1.0 / n as f64 - 1.0);
-    let x = flow.select(1, 0) * (2.0 / w as f64) + centres(w).view([1, 1, w]);
-    let y = flow.select(1, 1) * (2.0 / h as f64) + centres(h).view([1, h, 1]);
+    // Positions in −1..1, where ±1 are the outer edges of the outer pixels. Made as the port makes them: rounded
+    // otherwise, a wide picture's positions are off by a hundred-thousandth of a pixel.
+    let centres = |n: i64| {
+        let outer = 1.0 - 1.0 / n as f64;
+        Tensor::linspace(-outer, outer, n, options)
+    };
+    let x = flow.select(1, 0) / (w as f64 / 2.0) + centres(w).view([1, 1, w]);
+    let y = flow.select(1, 1) / (h as f64 / 2.0) + centres(h).view([1, h, 1]);
     image.grid_sampler(&Tensor::stack(&[x, y], 3), BILINEAR, BORDER, false)
 }
 

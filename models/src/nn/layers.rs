@@ -81,10 +81,11 @@ impl Conv2d {
     /// As [`Conv2d::forward`], plus `other` of the answer's shape.
     pub fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
         match &self.kernel {
-            Kernel::Packed(kernel) => {
+            // Pictures of one pixel have strides that libtorch's fused sum does not understand.
+            Kernel::Packed(kernel) if other.size().iter().skip(2).any(|&side| side != 1) => {
                 self.packed(kernel, x, self.bias.as_ref(), Some(other), Activation::None)
             }
-            Kernel::Plain(_) => other + self.forward(x),
+            _ => other + self.forward(x),
         }
     }
 

@@ -193,6 +193,16 @@ fn refusal(configure: impl FnOnce(&gst::Element)) -> String {
 }
 
 #[test]
+fn a_prompt_is_refused_by_a_model_that_takes_none() {
+    let text = refusal(|e| e.set_property("prompt", "a dancer"));
+    assert!(text.contains("Tiny takes no prompt"), "{text}");
+    let models = models();
+    let element = element(&models);
+    element.set_property("prompt", None::<&str>);
+    assert_eq!(element.property::<String>("prompt"), "");
+}
+
+#[test]
 fn missing_and_broken_files_are_named_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let broken = dir.path().join("broken.png");

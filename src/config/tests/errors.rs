@@ -161,6 +161,8 @@ fn what_points_nowhere_is_told_with_what_there_is() {
         &format!("pipeline = 'b'\n{pipelines}[animation]\nreference = 'nobody'"),
         &[(8, "[animation] reference: there is no picture \"nobody\"")],
     );
+    wrong("[animation]\nprompt = 'a dancer'", &[(2, "[animation] prompt: the model mini takes no prompt")]);
+    good("[animation]\nprompt = ''");
     wrong("[gallery]\ndirectories = ['~nobody/x']", &[(2, "only ~ alone stands for a home folder")]);
     wrong("[slate]\npicture = 'none.png'", &[(2, "there is no file /etc/k/none.png")]);
     wrong("[slate]\npicture = '~bob/none.png'", &[(2, "only ~ alone stands for a home folder")]);
