@@ -1,6 +1,7 @@
 //! The networks of one model, loaded and ready to denoise.
 
 use crate::{
+    allocator::give_back,
     appearance::AppearanceEncoder,
     autoencoder::{Autoencoder, AutoencoderConfig},
     checkpoint::{MANIFEST, ModelDir, Role, network},
@@ -76,13 +77,16 @@ impl Stack {
         let (manifest, device, kind) = (dir.manifest(), place.device, place.kind());
         let config: UNetConfig = dir.network("unet", &manifest.networks.unet)?;
         let unet = load_unet(dir, lora_scale, place)?;
+        give_back();
         let source = dir.source(Role::Vae, device, kind)?.packed(place.packs());
         let vae = Autoencoder::new(&source.root(), &vae_of(dir)?)?;
         source.finish()?;
+        give_back();
         let source = dir.source(Role::Controlnet, device, kind)?.packed(place.packs());
         let network: ControlNetConfig = dir.network("controlnet", &manifest.networks.controlnet)?;
         let controlnet = ControlNet::new(&source.root(), &network)?;
         source.finish()?;
+        give_back();
         let source = dir.source(Role::Appearance, device, kind)?.packed(place.packs());
         let network = match &manifest.networks.appearance {
             Some(table) => dir.network("appearance", table)?,
@@ -90,6 +94,7 @@ impl Stack {
         };
         let appearance = AppearanceEncoder::new(&source.root(), &network, manifest.fusion_blocks)?;
         source.finish()?;
+        give_back();
         let text = load_text(dir, prompt, place)?;
         check_fit(dir, &vae, &controlnet, &unet)?;
         Ok(Self { vae: vae.into(), unet, controlnet, appearance, text, device })

@@ -232,7 +232,10 @@ impl Vars<'_> {
     /// # Errors
     /// As [`Vars::get`].
     pub fn kernel(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        Ok(channels_last(&self.get(name, shape, init)?))
+        let kernel = self.get(name, shape, init)?;
+        // What only notes shapes stays a single zero.
+        let noted = matches!(self.source.kept, Kept::Fresh { filled: false, .. });
+        Ok(if noted { kernel } else { channels_last(&kernel) })
     }
 
     /// A constant that checkpoints carry along: read where the file has it,
