@@ -27,7 +27,10 @@ mod memory;
 mod rate;
 mod telemetry;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -43,7 +46,8 @@ pub fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("keyframed: {error:#}");
+            // Nobody may be reading any more.
+            let _ = writeln!(io::stderr(), "keyframed: {error:#}");
             ExitCode::FAILURE
         }
     }

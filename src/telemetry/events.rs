@@ -79,6 +79,8 @@ kinds! {
     Reloaded = "reloaded", Info;
     /// A configuration was refused; the old one stays.
     ReloadRefused = "reload-refused", Error;
+    /// Memory ran out; key frames are made by settings that need less.
+    MemoryShort = "memory-short", Warning;
     /// A rung of the quality ladder was taken for lack of time, or left again.
     RungChanged = "rung-changed", Info;
 }

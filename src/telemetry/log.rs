@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::LevelFilter, fmt, prelude::*, reload};
 
-use super::{gst_log, lines::Lines};
+use super::{gst_log, lines::Lines, stderr::Stderr};
 use crate::config::resolved::{Log, LogTarget};
 
 /// Overrules the configured level, as it does for the other commands.
@@ -127,7 +127,7 @@ fn open(log: &Log) -> anyhow::Result<(Sink, Place)> {
 }
 
 fn on_stderr(place: Place) -> Sink {
-    let layer = fmt::layer().with_writer(io::stderr);
+    let layer = fmt::layer().with_writer(Stderr);
     match place {
         Place::Json => layer.json().with_current_span(false).with_span_list(false).boxed(),
         _ => layer.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).event_format(Lines).boxed(),

@@ -5,3 +5,4 @@ pub mod gst_log;
 mod lines;
 pub mod log;
 pub mod metrics;
+mod stderr;
