@@ -64,7 +64,14 @@ pub struct Listening {
     pub socket: Socket,
     /// Where.
     pub endpoint: Endpoint,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
+}
+
+impl Listening {
+    /// Whether clients can still find it: a socket's file may have been removed, alone or with its folder.
+    pub fn is_reachable(&self) -> bool {
+        self.file.as_ref().is_none_or(SocketFile::is_there)
+    }
 }
 
 impl Endpoint {
@@ -84,7 +91,7 @@ impl Endpoint {
             }
         };
         socket.set_nonblocking(true).with_context(|| format!("listening at {self}"))?;
-        Ok(Listening { socket, endpoint: self.clone(), _file: file })
+        Ok(Listening { socket, endpoint: self.clone(), file })
     }
 }
 
@@ -194,11 +201,15 @@ impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.into(), id: identity(path)? })
     }
+
+    fn is_there(&self) -> bool {
+        identity(&self.path).is_ok_and(|id| id == self.id)
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|id| id == self.id)
+        if self.is_there()
             && let Err(error) = fs::remove_file(&self.path)
         {
             tracing::warn!("{} cannot be removed: {error}", self.path.display());

@@ -26,7 +26,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use self::{
@@ -48,6 +48,8 @@ pub const MAX_CLIENTS: usize = 1024;
 const FAREWELL: Duration = Duration::from_millis(500);
 /// After a failure to let a client in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether a socket's file is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Sockets that listen, not served yet: what can go wrong has gone wrong by now.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Sockets {
 struct Door {
     listening: Listening,
     token: Option<Token>,
+    /// Of the socket's file.
+    mode: u32,
 }
 
 /// Listens at all endpoints of the configuration.
@@ -78,7 +82,7 @@ pub fn bind(config: &Control) -> anyhow::Result<Sockets> {
             }
             Endpoint::Tcp(_) => config.token.clone(),
         };
-        Ok(Door { listening: endpoint.listen(config.mode)?, token })
+        Ok(Door { listening: endpoint.listen(config.mode)?, token, mode: config.mode })
     };
     let doors = |endpoint: &str, tcp: Option<_>| -> anyhow::Result<Vec<Door>> {
         let mut doors = vec![door(endpoint.parse()?)?];
@@ -181,14 +185,16 @@ enum Listener {
 
 impl Door {
     /// Lets clients in until the end, and waits for those inside.
-    async fn serve(self, service: Service, mut stopped: watch::Receiver<bool>) {
+    async fn serve(mut self, service: Service, mut stopped: watch::Receiver<bool>) {
         let room = Arc::new(Semaphore::new(MAX_CLIENTS));
-        let listener = match self.listener() {
+        let mut listener = match self.listener() {
             Ok(listener) => listener,
             Err(error) => return tracing::error!("{} cannot be served: {error}", self.listening.endpoint),
         };
         let mut clients = JoinSet::new();
-        let mut refused = Refused::default();
+        let (mut refused, mut removed) = (Refused::default(), Refused::default());
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -204,6 +210,11 @@ impl Door {
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
+                _ = look.tick() => match self.mended() {
+                    Ok(None) => {}
+                    Ok(Some(new)) => listener = new,
+                    Err(error) => removed.warn(&format!("clients no longer find the socket: {error:#}")),
+                },
                 // Finished clients are forgotten.
                 Some(_) = clients.join_next() => {}
                 () = ended(&mut stopped) => break,
@@ -211,6 +222,16 @@ impl Door {
         }
         drop(listener);
         while clients.join_next().await.is_some() {}
+    }
+
+    /// A listener in the place of one whose file is gone. Those who are inside stay.
+    fn mended(&mut self) -> anyhow::Result<Option<Listener>> {
+        if self.listening.is_reachable() {
+            return Ok(None);
+        }
+        self.listening = self.listening.endpoint.listen(self.mode)?;
+        tracing::warn!("{}: the socket had been removed; it is there again", self.listening.endpoint);
+        Ok(Some(self.listener()?))
     }
 
     fn listener(&self) -> io::Result<Listener> {
@@ -252,9 +273,13 @@ struct Refused {
 impl Refused {
     fn tell(&mut self, door: &Door, socket: &'static str, why: &str) {
         metrics::counter!("keyframed_control_clients_refused_total", "socket" => socket).increment(1);
+        self.warn(&format!("{}: clients are turned away: {why}", door.listening.endpoint));
+    }
+
+    fn warn(&mut self, text: &str) {
         if self.last.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
             self.last = Some(Instant::now());
-            tracing::warn!("{}: clients are turned away: {why}", door.listening.endpoint);
+            tracing::warn!("{text}");
         }
     }
 }
