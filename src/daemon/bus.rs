@@ -18,6 +18,8 @@ pub enum Said {
     Loaded,
     /// In-betweens are made in another way, and why.
     Rung(String, String),
+    /// Memory ran out; key frames are made with less: how, and why.
+    Less(String, String),
 }
 
 /// Tells what the pipeline's bus says. Errors stay on the bus, too, for [`first_error`]; everything else is
@@ -36,7 +38,7 @@ pub fn listen(
             M::Warning(warning) => Some(Said::Warning(warning.error().message().to_owned())),
             M::Latency(_) => Some(Said::Latency),
             M::Progress(progress) if progress.get().0 == gst::ProgressType::Complete => Some(Said::Loaded),
-            M::Element(element) => element.structure().and_then(rung),
+            M::Element(element) => element.structure().and_then(element_said),
             _ => None,
         };
         if let Some(one) = one {
@@ -50,10 +52,19 @@ pub fn listen(
     });
 }
 
-/// What `filminterpolate` says when it steps on its quality ladder.
-fn rung(structure: &gst::StructureRef) -> Option<Said> {
+/// What `filminterpolate` says when it steps on its quality ladder, and `lcmanimate` when memory ran out.
+fn element_said(structure: &gst::StructureRef) -> Option<Said> {
     let field = |name| structure.get::<String>(name).ok();
-    (structure.name() == "keyframed-quality").then_some(Said::Rung(field("to")?, field("reason")?))
+    match structure.name().as_str() {
+        "keyframed-quality" => Some(Said::Rung(field("to")?, field("reason")?)),
+        "keyframed-memory" => {
+            let frames = structure.get::<u32>("context-frames").ok()?;
+            let guided = structure.get::<f64>("guidance-scale").ok()? > 1.0;
+            let guidance = if guided { "" } else { ", no guidance" };
+            Some(Said::Less(format!("{frames} context frames{guidance}"), field("reason")?))
+        }
+        _ => None,
+    }
 }
 
 /// The first error on the pipeline's bus.

@@ -215,6 +215,10 @@ impl Stage {
                 let message = format!("in-betweens are made by {to} ({reason})");
                 self.events.emit(Kind::RungChanged, Some("animation"), message);
             }
+            Said::Less(how, why) => {
+                let message = format!("out of memory, key frames are made with {how} ({why})");
+                self.events.emit(Kind::MemoryShort, Some("animation"), message);
+            }
             Said::Loaded => {
                 self.loaded = Some(Instant::now());
                 self.events.emit(

@@ -30,6 +30,7 @@ extern crate self as gstkeyframed;
 
 pub mod avataranimate;
 pub mod denseposetestsrc;
+mod fault;
 pub mod filminterpolate;
 mod filter;
 pub mod keyposeselect;

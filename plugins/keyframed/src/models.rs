@@ -39,6 +39,18 @@ impl Tuning {
         };
         guided(self) == guided(other) && rest(self) == rest(other)
     }
+
+    /// Settings of which a key frame takes less memory: half of the context frames, with none left no guidance, which
+    /// makes two pictures at once. `None` if nothing is left. `defaults` are the model's.
+    pub fn less(&self, defaults: &Self) -> Option<Self> {
+        let context = self.context_frames.or(defaults.context_frames).unwrap_or(0);
+        let guidance = self.guidance_scale.or(defaults.guidance_scale).unwrap_or(1.0);
+        if context == 0 && guidance <= 1.0 {
+            return None;
+        }
+        let guidance = if context == 0 { 1.0 } else { guidance };
+        Some(Self { context_frames: Some(context / 2), guidance_scale: Some(guidance), ..self.clone() })
+    }
 }
 
 /// A generator whose settings can change between two key frames. As an engine's `KeyframeGenerator`, but that a key
@@ -109,4 +121,21 @@ pub fn open(_model: &str) -> LoadResult<Box<dyn OpenModel>> {
 #[cfg(not(feature = "torch"))]
 pub fn film(_model: &str, _device: &str) -> LoadResult<Box<dyn keyframed_engine::Interpolator>> {
     Err(NO_NETWORKS.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_half_the_context_and_then_no_guidance() {
+        let defaults = Tuning { context_frames: Some(5), guidance_scale: Some(7.5), ..Tuning::default() };
+        let mut tuning = Tuning::default();
+        let mut seen = Vec::new();
+        while let Some(less) = tuning.less(&defaults) {
+            seen.push((less.context_frames.unwrap(), less.guidance_scale.unwrap()));
+            tuning = less;
+        }
+        assert_eq!(seen, [(2, 7.5), (1, 7.5), (0, 7.5), (0, 1.0)]);
+    }
 }

@@ -42,7 +42,10 @@
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
  * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %: the longer half of a key
  * frame decides. With `schedule=pipelined` the time of a key frame is from arrival, too, and so includes the key poses
- * that it waits for. A key frame that fails is left out with a warning; eight in a row are an error.
+ * that it waits for. A key frame that fails is left out with a warning; eight in a row are an error. If one fails
+ * for want of memory, `context-frames` is halved, and with none left guidance switched off, each told by an element
+ * message: structure `keyframed-memory`, with `context-frames` (unsigned integer), `guidance-scale` (double) and
+ * `reason` (string).
  *
  * ## Changes while running
  *

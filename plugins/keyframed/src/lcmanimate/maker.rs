@@ -17,6 +17,7 @@ use super::{
     work::guarded,
 };
 use crate::{
+    fault,
     models::{Animator, describe},
     params, priority,
 };
@@ -124,7 +125,7 @@ impl LcmAnimate {
     ) {
         let Some(animator) = &mut worker.animator else { return };
         let started = Instant::now();
-        let half = guarded(|| work(animator.as_mut()));
+        let half = guarded(|| fault::strike().and_then(|()| work(animator.as_mut())));
         let took = started.elapsed();
         gst::trace!(CAT, imp = self, "First half made in {took:?}");
         if let Some(state) = self.state().as_mut() {

@@ -137,6 +137,8 @@ pub struct State {
     /// Which settings that was measured with; see [`Worker`].
     pub measured: u64,
     pub counts: Counts,
+    /// By which settings memory ran out last: less was asked for since.
+    pub lessened: Option<u64>,
 }
 
 /// What only the maker touches.
@@ -194,6 +196,7 @@ impl State {
             capacity: Capacity::default(),
             measured: 0,
             counts: Counts::default(),
+            lessened: None,
         }
     }
 

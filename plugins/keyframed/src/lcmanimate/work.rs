@@ -106,7 +106,7 @@ impl LcmAnimate {
                 self.count_frame(since, halves, costs)?;
                 self.push_frame(epoch, &buffer, &frame)
             }
-            Err(err) => self.note_failure(&err),
+            Err(err) => self.note_failure(&err, costs),
         }
     }
 
@@ -156,8 +156,9 @@ impl LcmAnimate {
         self.pushing(|state| state.is_stale(epoch), push).unwrap_or(Ok(()))
     }
 
-    /// A live stream goes on without a key frame or two; any other must be complete.
-    fn note_failure(&self, err: &str) -> Result<(), gst::FlowError> {
+    /// A live stream goes on without a key frame or two; any other must be complete. `costs` is by which settings it
+    /// failed.
+    fn note_failure(&self, err: &str, costs: u64) -> Result<(), gst::FlowError> {
         let (live, running) = match self.state().as_mut() {
             Some(state) => {
                 state.counts.failed += 1;
@@ -167,12 +168,45 @@ impl LcmAnimate {
             None => return Err(gst::FlowError::Flushing),
         };
         if live && running < MOST_FAILURES {
+            if is_out_of_memory(err) && self.ask_for_less(err, costs) {
+                return Ok(());
+            }
             if running == 1 {
                 gst::element_imp_warning!(self, gst::StreamError::Failed, ("A key frame failed: {err}"));
             }
             return Ok(());
         }
         Err(self.give_up(gst::StreamError::Failed, &format!("Key frames cannot be made: {err}")))
+    }
+
+    /// Takes settings that need less memory: half of the context, in the end none, then no guidance. Whether something
+    /// was left to take away; key frames that failed by the same settings take it once.
+    fn ask_for_less(&self, err: &str, costs: u64) -> bool {
+        let defaults = match self.state().as_mut() {
+            Some(state) if state.lessened == Some(costs) => return true,
+            Some(state) => state.model.defaults(),
+            None => return false,
+        };
+        let mut less = None;
+        self.change_settings(|settings| {
+            less = settings.tuning.less(&defaults);
+            if let Some(less) = &less {
+                settings.tuning = less.clone();
+            }
+        });
+        let Some(less) = less else { return false };
+        if let Some(state) = self.state().as_mut() {
+            state.lessened = Some(costs);
+        }
+        gst::warning!(CAT, imp = self, "Out of memory, going on with less: {err}");
+        let structure = gst::Structure::builder("keyframed-memory")
+            .field("context-frames", less.context_frames.unwrap_or(0))
+            .field("guidance-scale", less.guidance_scale.unwrap_or(1.0))
+            .field("reason", err)
+            .build();
+        let message = gst::message::Element::builder(structure).src(&*self.obj()).build();
+        let _ = self.obj().post_message(message);
+        true
     }
 
     /// Posts an error; the stream ends.
@@ -206,6 +240,11 @@ impl LcmAnimate {
 /// Runs a network; a panic inside it is its failure, not ours.
 pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(panic_text(panic.as_ref())))
+}
+
+/// Whether libtorch says so, of a GPU's memory or of the machine's.
+fn is_out_of_memory(err: &str) -> bool {
+    ["out of memory", "can't allocate memory"].iter().any(|words| err.contains(words))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
