@@ -222,7 +222,7 @@ fn the_page_on_running_says_what_the_units_do() {
         let unit = fs::read_to_string(shipped(unit)).unwrap();
         for (setting, told) in [
             ("Restart=on-failure", "A daemon that fails is started again"),
-            ("RestartSec=2\n", "started again after 2 s"),
+            ("RestartSec=500ms\n", "started again after half a second"),
             ("StartLimitBurst=5\n", "after five starts"),
             ("StartLimitIntervalSec=2min", "within two minutes"),
             ("WatchdogSec=15\n", "if none does for 15 s"),
