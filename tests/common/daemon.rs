@@ -156,6 +156,11 @@ impl Daemon {
         self.wait_end()
     }
 
+    /// Waits until it is gone, however it went.
+    pub fn wait_killed(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// Waits until it has ended in an orderly way; returns how long that took.
     #[track_caller]
     pub fn wait_end(&mut self) -> Duration {

@@ -15,6 +15,7 @@ use std::{
 };
 
 use gst::prelude::*;
+use keyframed_models::checkpoint::{Role, WeightFile};
 
 /// A folder for one test, and the program in it.
 pub struct Bench {
@@ -185,6 +186,18 @@ pub fn measure(video: &Path) -> Option<Measured> {
         rate: stream["r_frame_rate"].as_str().unwrap().to_owned(),
         size: (stream["width"].as_u64().unwrap() as u32, stream["height"].as_u64().unwrap() as u32),
     })
+}
+
+/// A small random model whose numbers grow beyond all bounds when it runs; nothing is wrong with its files.
+pub fn overflowing(dir: &Path) {
+    let mut tiny = tiny::Tiny::new(dir);
+    let file = WeightFile::read(&dir.join("unet.safetensors")).unwrap();
+    let grown = |(key, tensor): (String, tch::Tensor)| {
+        let last = key == "conv_out.weight";
+        (key, if last { tensor * 1e38 } else { tensor })
+    };
+    tiny.put(Role::Unet, file.tensors.into_iter().map(grown).collect());
+    tiny.write();
 }
 
 pub fn json(path: &Path) -> serde_json::Value {
