@@ -76,6 +76,15 @@ fn refused(command: &mut Command) -> String {
     said
 }
 
+/// `upgrade/first.toml` is what `config init` wrote when there first was one.
+#[test]
+fn the_first_configuration_still_holds() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upgrade/first.toml")).unwrap();
+    let told = succeed(&mut Place::new().check(&text));
+    assert!(told.contains("figure by mini") && told.ends_with("this can run here\n"), "{told}");
+}
+
 #[test]
 fn the_commented_defaults_are_written_and_hold() {
     let place = Place::new();
