@@ -124,6 +124,28 @@ fn file_changes_its_size() {
 }
 
 #[test]
+fn pictures_that_are_too_large_are_not_decoded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let line = "videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=4112,height=64,framerate=15/1 ! x264enc \
+                speed-preset=ultrafast ! h264parse ! video/x-h264,stream-format=byte-stream ! filesink location=";
+    let end = Process::launch(&format!("{line}{}", path("wide.h264").display())).0.wait().unwrap();
+    assert!(end.success());
+    // From the beginning, and once it has begun with others.
+    let mut both = std::fs::read(clip(directory.path(), "small.h264", 256, "")).unwrap();
+    both.extend(std::fs::read(path("wide.h264")).unwrap());
+    std::fs::write(path("both.h264"), both).unwrap();
+    for name in ["wide.h264", "both.h264"] {
+        let mut source = Opened::start(SourceKind::File { path: path(name), repeat: true }, TIMEOUT);
+        let change = source.events.wait_for("trouble", |change| *change != PipeChange::Running);
+        let PipeChange::Failed(reason) = change else { panic!("{name}: {change:?}") };
+        assert!(reason.contains("4112x64") && reason.contains("4096"), "{name}: {reason}");
+        assert!(source.newest().is_none_or(|(width, ..)| width == 256), "{name}");
+        assert!(source.stop(Duration::from_secs(2)).0);
+    }
+}
+
+#[test]
 fn what_is_no_video_is_told_once() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
