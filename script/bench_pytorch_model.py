@@ -70,11 +70,27 @@ class Weights:
             # The options of its inference settings that ours do not name.
             own = {"unet_use_cross_frame_attention": False, "unet_use_temporal_attention": False}
             config |= own | {"motion_module_type": "Vanilla"}
+            if kwargs := dict(config.get("motion_module_kwargs", {})):
+                motion_groups(kwargs.pop("norm_num_groups", 32))
+                config["motion_module_kwargs"] = kwargs
         side = "3D" if role == "unet" else "2D"
         for name in ("down_block_types", "up_block_types"):
             if name in config:
                 config[name] = [re.sub("[23]D$", side, kind) for kind in config[name]]
         return config
+
+
+def motion_groups(count):
+    """From now on motion modules have norms of so many groups; their constructor leaves it at 32."""
+    from magicanimate.models.motion_module import TemporalTransformer3DModel as cls
+
+    published = getattr(cls.__init__, "published", cls.__init__)
+
+    def init(self, *args, **kwargs):
+        published(self, *args, **{"norm_num_groups": count, **kwargs})
+
+    init.published = published
+    cls.__init__ = init
 
 
 def truncated(cls, config):

@@ -179,3 +179,14 @@ fn random_motion_modules_have_an_effect() {
     assert!(refused(&model, "made").contains("not empty"));
     assert!(refused(&made, "third").contains("motion modules already"));
 }
+
+/// Not all of its widths are multiples of the 32 groups that the original's modules have.
+#[test]
+fn the_embedded_model_takes_motion_modules() {
+    let _alone = COUNTING.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelDir::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("mini")).unwrap();
+    let made = with_random_motion(&model, 2, &folder.path().join("made")).unwrap();
+    assert!(made.verify(|_| {}).is_empty());
+    LcmGenerator::new(&made, Settings::of(&made), Placement::default()).unwrap();
+}

@@ -6,9 +6,8 @@
 use crate::{
     checkpoint::{FileEntry, Files, ImageSize, MANIFEST, Manifest, ModelDir, Role, save},
     error::{ModelError, Result},
-    nn::MotionModule,
     scheduler::{SamplerClass, TimestepSpacing},
-    unet::{UNet, UNetConfig},
+    unet::{UNetConfig, motion_modules},
     vars::Source,
 };
 use std::{
@@ -62,7 +61,14 @@ pub fn with_random_motion(model: &ModelDir, context_frames: usize, to: &Path) ->
     }
     unet.insert("use_motion_module".to_owned(), true.into());
     unet.insert("norm_per_frame".to_owned(), false.into());
-    let config: UNetConfig = model.network("unet", unet)?;
+    let mut config: UNetConfig = model.network("unet", unet)?;
+    if config.check(true).is_err() {
+        // Of widths that the original's groups do not divide: as many as the network's other norms have.
+        config.motion_module_kwargs.norm_num_groups = config.norm_num_groups;
+        let kwargs = toml::Table::try_from(&config.motion_module_kwargs)
+            .map_err(|error| ModelError::Config(format!("motion modules: {error}")))?;
+        unet.insert("motion_module_kwargs".to_owned(), kwargs.into());
+    }
     config.check(true)?;
     create(to)?;
     save(&to.join(MOTION), &random_motion(&config)?, &BTreeMap::new(), None)?;
@@ -76,17 +82,9 @@ pub fn with_random_motion(model: &ModelDir, context_frames: usize, to: &Path) ->
 
 /// The tensors of all motion modules of a U-Net, the same on every call.
 fn random_motion(config: &UNetConfig) -> Result<BTreeMap<String, Tensor>> {
-    // Only names and shapes: a full-size U-Net would take gigabytes.
-    let wanted = Source::recording();
-    UNet::new(&wanted.root(), config)?;
     tch::manual_seed(1);
     let source = Source::fresh(Device::Cpu);
-    for (name, norm) in wanted.tensors() {
-        if let Some(module) = name.strip_suffix(".temporal_transformer.norm.weight") {
-            let channels = norm.size().first().copied().unwrap_or_default();
-            MotionModule::new(&(source.root() / module), channels, &config.motion_module_kwargs)?;
-        }
-    }
+    motion_modules(&source, config)?;
     let effective = |(name, tensor): (String, Tensor)| {
         let end = name.ends_with("temporal_transformer.proj_out.weight");
         let tensor = tensor.detach();

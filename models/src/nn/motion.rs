@@ -4,7 +4,7 @@ use super::{Attention, FeedForward, GroupNorm, LayerNorm, Linear, Memory, embedd
 use crate::{error::Result, unet::MotionConfig, vars::Vars};
 use tch::Tensor;
 
-/// Groups of the module's norm, whatever the U-Net's own are.
+/// Groups of the module's norm in the original, whatever the U-Net's own are.
 pub const MOTION_GROUPS: i64 = 32;
 
 /// Temporal transformer: every pixel attends to itself in the other frames.
@@ -26,7 +26,7 @@ impl MotionModule {
         let inner = channels / config.temporal_attention_dim_div;
         let block = |i| TemporalBlock::new(&(&vars / "transformer_blocks" / i), inner, config);
         Ok(Self {
-            norm: GroupNorm::new(&(&vars / "norm"), MOTION_GROUPS, channels, 1e-6)?,
+            norm: GroupNorm::new(&(&vars / "norm"), config.norm_num_groups, channels, 1e-6)?,
             proj_in: Linear::new(&(&vars / "proj_in"), channels, inner)?,
             blocks: (0..config.num_transformer_block).map(block).collect::<Result<_>>()?,
             proj_out: Linear::zeroed(&(&vars / "proj_out"), inner, channels)?,

@@ -159,6 +159,9 @@ pub struct MotionConfig {
     pub temporal_position_encoding_max_len: i64,
     /// Divides the width inside the module.
     pub temporal_attention_dim_div: i64,
+    /// Groups of the module's norm, whatever the U-Net's own are. The original always has 32; networks with widths that
+    /// 32 does not divide have others.
+    pub norm_num_groups: i64,
 }
 
 impl Default for MotionConfig {
@@ -170,6 +173,7 @@ impl Default for MotionConfig {
             temporal_position_encoding: true,
             temporal_position_encoding_max_len: 24,
             temporal_attention_dim_div: 1,
+            norm_num_groups: MOTION_GROUPS,
         }
     }
 }
@@ -256,17 +260,20 @@ impl UNetConfig {
                     "{width} channels do not split into {groups} groups and {heads} heads"
                 ));
             }
-            if self.use_motion_module && !divides(MOTION_GROUPS, width) {
-                return refuse(format!(
-                    "motion modules need multiples of {MOTION_GROUPS} channels, not {width}"
-                ));
-            }
         }
-        if self.use_motion_module {
-            self.motion_module_kwargs.check(&self.block_out_channels)
-        } else {
-            Ok(())
-        }
+        self.motion_module_kwargs.check(&self.motion_widths())
+    }
+
+    /// Widths of the levels that have motion modules.
+    fn motion_widths(&self) -> Vec<i64> {
+        let levels = self.block_out_channels.iter().enumerate();
+        let last = self.block_out_channels.last().filter(|_| self.motion_mid());
+        levels
+            .filter(|(level, _)| self.motion_at(*level))
+            .map(|(_, width)| width)
+            .chain(last)
+            .copied()
+            .collect()
     }
 
     /// Width of the time embedding.
@@ -310,6 +317,10 @@ impl MotionConfig {
             return refuse(format!("`attention_block_types` has `{kind}`, only `Temporal_Self` is known"));
         }
         let (heads, div) = (self.num_attention_heads, self.temporal_attention_dim_div);
+        let groups = self.norm_num_groups;
+        if let Some(width) = widths.iter().find(|&width| groups < 1 || width % groups != 0) {
+            return refuse(format!("its norm needs multiples of {groups} channels, not {width}"));
+        }
         if heads < 1 || div < 1 || widths.iter().any(|width| width % div != 0 || (width / div) % heads != 0) {
             return refuse(format!(
                 "widths {widths:?} do not split into {heads} heads after division by {div}"

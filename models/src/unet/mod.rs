@@ -11,11 +11,11 @@ use crate::{
     device::entering,
     error::{ModelError, Result},
     nn::{
-        Conv2d, DownBlock, GroupNorm, Memory, MidBlock, Pass, SpatialTransformer, TimeEmbedding, Timesteps,
-        UpBlock,
+        Conv2d, DownBlock, GroupNorm, Memory, MidBlock, MotionModule, Pass, SpatialTransformer,
+        TimeEmbedding, Timesteps, UpBlock,
     },
     reference::{Bank, Features, ProjectedBank, Reference},
-    vars::Vars,
+    vars::{Source, Vars},
 };
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
@@ -32,6 +32,23 @@ pub struct UNet {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     kind: Kind,
+}
+
+/// Makes the motion modules of the U-Net that `config` describes in `source`, and nothing else of it.
+///
+/// # Errors
+/// [`ModelError::Config`], or whatever `source` refuses.
+pub fn motion_modules(source: &Source, config: &UNetConfig) -> Result<()> {
+    // Only names and shapes: a full-size U-Net would take gigabytes.
+    let wanted = Source::recording();
+    UNet::new(&wanted.root(), config)?;
+    for (name, norm) in wanted.tensors() {
+        if let Some(module) = name.strip_suffix(".temporal_transformer.norm.weight") {
+            let channels = norm.size().first().copied().unwrap_or_default();
+            MotionModule::new(&(source.root() / module), channels, &config.motion_module_kwargs)?;
+        }
+    }
+    Ok(())
 }
 
 /// A network's state between its way down and its way up.
