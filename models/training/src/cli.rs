@@ -10,6 +10,7 @@ use crate::{
         encode::{self, Latents},
         film::FilmStage,
         lcm::LcmStage,
+        motion::MotionStage,
         vae::VaeStage,
     },
     synth::{self, Rig},
@@ -178,6 +179,8 @@ enum StageName {
     Vae,
     /// U-Net, ControlNet and appearance encoder.
     Denoise,
+    /// Attention over time, if the recipe has it.
+    Motion,
     /// Consistency distillation into an LCM-LoRA.
     Lcm,
     /// The autoencoder's decoder alone, further.
@@ -246,12 +249,19 @@ fn run(recipe: &Recipe, rig: &Rig, out: &Path, only: Option<StageName>) -> Resul
     if wanted(StageName::Film) && only.is_some() {
         return train_film(recipe, rig, out);
     }
+    if wanted(StageName::Motion) && only.is_some() {
+        ensure!(recipe.motion.is_some(), "the recipe has no [motion]");
+        return train_motion(recipe, rig, out);
+    }
     let pool = Pool::render(rig, recipe);
     if wanted(StageName::Vae) {
         train_vae(recipe, &pool, out)?;
     }
     if wanted(StageName::Denoise) {
         train_denoise(recipe, &pool, out)?;
+    }
+    if wanted(StageName::Motion) {
+        train_motion(recipe, rig, out)?;
     }
     if wanted(StageName::Lcm) {
         train_lcm(recipe, &pool, out)?;
@@ -293,6 +303,15 @@ fn train_denoise(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {
     let stage = DenoiseStage::new(&recipe.denoise, pool, &latents, &vae, config.scaling_factor)?;
     let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
     trainer.run(&stage, recipe.denoise.minutes)
+}
+
+fn train_motion(recipe: &Recipe, rig: &Rig, out: &Path) -> Result<()> {
+    let Some(motion) = &recipe.motion else { return Ok(()) };
+    let vae = encode::load(&out.join("vae.safetensors"), &recipe.vae.network);
+    let vae = vae.context("stage `vae` comes first")?;
+    let stage = MotionStage::new(recipe, motion, rig, out, &vae)?;
+    let mut trainer = Trainer::new(&stage, out, recipe.seed, recipe.shards)?;
+    trainer.run(&stage, motion.minutes)
 }
 
 fn train_lcm(recipe: &Recipe, pool: &Pool, out: &Path) -> Result<()> {

@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 use keyframed_models::{
-    controlnet::ControlNetConfig, film::FilmConfig, scheduler::SchedulerConfig, unet::UNetConfig,
+    controlnet::ControlNetConfig,
+    film::FilmConfig,
+    scheduler::SchedulerConfig,
+    unet::{MotionConfig, UNetConfig},
     vae::AutoencoderKlConfig,
 };
 use serde::Deserialize;
@@ -24,6 +27,8 @@ pub struct Recipe {
     pub vae: Vae,
     /// U-Net, ControlNet and appearance encoder together.
     pub denoise: Denoise,
+    /// Attention over time; without it key frames know nothing of each other.
+    pub motion: Option<Motion>,
     /// Distillation for few steps.
     pub lcm: Lcm,
     /// Frame interpolation.
@@ -98,6 +103,28 @@ pub struct Denoise {
     pub scheduler: SchedulerConfig,
 }
 
+/// Stage `motion`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Motion {
+    /// Wall time of the stage.
+    pub minutes: f64,
+    /// Sequences of key frames that are rendered.
+    pub sequences: usize,
+    /// Key frames of each, so that a new one sees at most one less.
+    pub frames: usize,
+    /// Sequences in a batch.
+    pub batch: usize,
+    /// Step size of Muon.
+    pub muon_lr: f64,
+    /// Step size of AdamW.
+    pub adam_lr: f64,
+    /// Downsampling factors of the U-Net's levels that have motion modules.
+    pub resolutions: Vec<i64>,
+    /// Shape of the motion modules.
+    pub network: MotionConfig,
+}
+
 /// Stage `lcm`; batches are those of stage `denoise`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +195,17 @@ impl Denoise {
 }
 
 impl Recipe {
+    /// The U-Net that is exported: with motion modules if there is a stage for them.
+    pub fn unet(&self) -> UNetConfig {
+        let Some(motion) = &self.motion else { return self.denoise.unet.clone() };
+        UNetConfig {
+            use_motion_module: true,
+            motion_module_resolutions: motion.resolutions.clone(),
+            motion_module_kwargs: motion.network.clone(),
+            ..self.denoise.unet.clone()
+        }
+    }
+
     /// Reads a recipe.
     ///
     /// # Errors

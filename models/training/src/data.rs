@@ -4,7 +4,11 @@ use crate::{
     config::Recipe,
     synth::{self, Camera, Framing, Person, Pose, Rig, degrade, render},
 };
-use keyframed_engine::pose::{LABELS, Palette};
+use anyhow::Result;
+use keyframed_engine::{
+    Decision, Nanos, SECOND, SelectConfig, Selector,
+    pose::{LABELS, Labels, Palette},
+};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -136,6 +140,34 @@ fn album(
     album
 }
 
+/// Pose frames a second that [`selected`] selects from.
+pub const RATE: Nanos = 25;
+
+/// The first `count` frames of a motion that stage 1 makes key poses, live and as it selects unless told otherwise,
+/// and which frames they are. Key frames that it holds count: where nothing moves, that is what comes next.
+///
+/// # Errors
+/// Frames that are not `size`×`size`.
+pub fn selected(
+    count: usize,
+    size: usize,
+    at: impl Fn(usize) -> synth::Shot,
+) -> Result<Vec<(usize, synth::Shot)>> {
+    let (mut selector, side) = (Selector::new(SelectConfig::default())?, size as u32);
+    let mut frames = Vec::new();
+    for n in 0.. {
+        if frames.len() == count {
+            break;
+        }
+        let shot = at(n);
+        let pose = Labels::new(side, side, shot.labels.clone())?.colours(Palette::Viridis);
+        if selector.push(&pose, n as Nanos * SECOND / RATE) != Decision::Skip {
+            frames.push((n, shot));
+        }
+    }
+    Ok(frames)
+}
+
 /// Gaussian noise of the shape of `x`; libtorch's own generator is shared by all threads.
 pub fn noise_like(x: &Tensor, rng: &mut ChaCha8Rng) -> Tensor {
     let values: Vec<f32> = rng.sample_iter(rand_distr::StandardNormal).take(x.numel()).collect();
@@ -180,4 +212,27 @@ pub fn bytes(picture: &Tensor) -> Vec<u8> {
     let scaled = ((picture.to_kind(Kind::Float) + 1.0) * 127.5).round().clamp(0.0, 255.0);
     let flat = scaled.squeeze_dim(0).permute([1, 2, 0]).contiguous().to_kind(Kind::Uint8).flatten(0, -1);
     Vec::<u8>::try_from(flat).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bar that moves faster and faster.
+    #[test]
+    fn key_poses_lie_closer_the_faster_it_moves() {
+        let size = 64;
+        let shot = |n: usize| {
+            let at = (n * n / 8) % (size - 16);
+            let inside = |i: usize| (at..at + 16).contains(&(i % size));
+            let labels = (0..size * size).map(|i| if inside(i) { 2 } else { 0 }).collect();
+            synth::Shot { size, rgb: vec![0; size * size * 3], labels }
+        };
+        let frames: Vec<usize> = selected(6, size, shot).unwrap().into_iter().map(|(n, _)| n).collect();
+        let gaps: Vec<usize> = frames.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!((frames.len(), frames[0]), (6, 0));
+        let window = SelectConfig::default().window as usize;
+        assert!(gaps.iter().all(|gap| (1..=window).contains(gap)), "{gaps:?}");
+        assert!(gaps.first() > gaps.last(), "{gaps:?}");
+    }
 }

