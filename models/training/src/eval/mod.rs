@@ -12,7 +12,7 @@ mod trade_off;
 
 use crate::{
     compare::{self, flicker::Average},
-    data::GALLERY,
+    data::{GALLERY, RATE, selected},
     plot,
     synth::{self, Camera, Framing, Motion, Person, Pose, Rig, Shot, render},
 };
@@ -130,7 +130,8 @@ pub fn run(model: &ModelDir, rig: &Rig, plan: &Plan) -> Result<Report> {
         ways,
         flicker_gallery: gallery_flicker?,
         flicker_unseen: unseen_flicker?,
-        film: in_betweens(&mut film, rig, size)?,
+        film: in_betweens(&mut film, rig, size, true)?,
+        film_any: in_betweens(&mut film, rig, size, false)?,
         clips,
         trade_off: curve,
     })
@@ -256,18 +257,28 @@ fn restless(generator: &mut LcmGenerator, rig: &Rig, unseen: bool, size: usize) 
     Ok(made_change.mean().unwrap_or(f64::NAN) / true_change.mean().unwrap_or(f64::NAN))
 }
 
-/// The middle of gaps as the selector leaves them, from rendered key frames.
-fn in_betweens(film: &mut FilmInterpolator, rig: &Rig, size: usize) -> Result<Gap> {
+/// The middle of rendered key frames' gaps: of those that stage 1 leaves, and of any of 80 to 400 ms.
+fn in_betweens(film: &mut FilmInterpolator, rig: &Rig, size: usize, selects: bool) -> Result<Gap> {
     let (mut by_film, mut by_fade) = (Mean::default(), Mean::default());
     for index in 0..4 * GALLERY {
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         rng.set_stream(index as u64 + 2000);
         let (person, motion, camera) =
             (Person::gallery(index % GALLERY), Motion::random(&mut rng), Camera::random(&mut rng));
-        let (start, gap) = (rng.random_range(0.0..10.0f32), rng.random_range(0.08..0.4f32));
+        let (start, any) = (rng.random_range(0.0..10.0f32), rng.random_range(0.08..0.4f32));
         let shape = rng.random_range(0..rig.shapes());
         let at = |t: f32| render(rig, &person, shape, &motion.pose(t), &camera, size);
-        let (first, truth, last) = (at(start), at(start + gap / 2.0), at(start + gap));
+        let frame_at = |n: usize| start + n as f32 / RATE as f32;
+        let (from, to) = if selects {
+            let keys = selected(4, size, |n| at(frame_at(n)))?;
+            // The last of the first few: by then stage 1 follows the motion. With nothing between, another one.
+            let gap = keys.windows(2).rev().map(|pair| (pair[0].0, pair[1].0)).find(|(a, b)| b - a > 1);
+            let Some((a, b)) = gap else { continue };
+            (frame_at(a), frame_at(b))
+        } else {
+            (start, start + any)
+        };
+        let (first, truth, last) = (at(from), at(f32::midpoint(from, to)), at(to));
         let (a, b) = (frame(&first.rgb, size)?, frame(&last.rgb, size)?);
         by_film.add(quality(film.interpolate(&a, &b, 0.5)?.data(), &truth, size));
         by_fade.add(quality(Crossfade.interpolate(&a, &b, 0.5)?.data(), &truth, size));
