@@ -21,6 +21,8 @@ pub use report::{Report, Row};
 const MANY: usize = 25;
 /// Steps of the others.
 const FEW: usize = 4;
+/// λ of the way with the fewest key frames: twice the default.
+const SPARSE_LAMBDA: f64 = 0.02;
 /// Pictures of each clip on the sheet.
 const SHOWN: usize = 4;
 
@@ -31,9 +33,10 @@ enum Way {
     Few,
     Half,
     Selected,
+    Sparse,
 }
 
-const WAYS: [Way; 4] = [Way::Many, Way::Few, Way::Half, Way::Selected];
+const WAYS: [Way; 5] = [Way::Many, Way::Few, Way::Half, Way::Selected, Way::Sparse];
 
 impl Way {
     fn name(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Way {
             Self::Few => "b",
             Self::Half => "c",
             Self::Selected => "d",
+            Self::Sparse => "e",
         }
     }
 
@@ -51,6 +55,7 @@ impl Way {
             Self::Few => "4 steps, every frame",
             Self::Half => "4 steps, every second frame, FILM between",
             Self::Selected => "4 steps, selected key poses, FILM between",
+            Self::Sparse => "4 steps, key poses selected at λ = 0.02, FILM between",
         }
     }
 
@@ -179,7 +184,7 @@ impl Makers {
         let generator = match way {
             Way::Many => &mut self.many,
             Way::Few => &mut self.alone,
-            Way::Half | Way::Selected => &mut self.beside,
+            Way::Half | Way::Selected | Way::Sparse => &mut self.beside,
         };
         let started = Instant::now();
         generator.set_reference(&clip.reference)?;
@@ -187,9 +192,12 @@ impl Makers {
         let made = match way {
             Way::Many | Way::Few => every(generator, &clip.poses)?,
             Way::Half => interpolated(generator, &mut self.film, &clip.poses, &mut Keys::Second)?,
-            Way::Selected => {
+            Way::Selected | Way::Sparse => {
                 // As `keyframed animate` does.
-                let config = SelectConfig { window: 12, ..SelectConfig::default() };
+                let mut config = SelectConfig { window: 12, ..SelectConfig::default() };
+                if way == Way::Sparse {
+                    config.lambda = SPARSE_LAMBDA;
+                }
                 let mut keys = Keys::Selected(Box::new(Selector::new(config)?));
                 interpolated(generator, &mut self.film, &clip.poses, &mut keys)?
             }
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn ways_take_turns_and_the_sheet_shows_frames_of_both_kinds() {
-        assert_eq!((order(0), order(1)), (vec![0, 1, 2, 3], vec![3, 2, 1, 0]));
+        assert_eq!((order(0), order(1)), (vec![0, 1, 2, 3, 4], vec![4, 3, 2, 1, 0]));
         let shown: Vec<usize> = picks(48).collect();
         assert!(shown.iter().any(|i| i % 2 == 0) && shown.iter().any(|i| i % 2 == 1), "{shown:?}");
         assert!(picks(2).all(|i| i < 2) && shown.iter().all(|&i| i < 48));

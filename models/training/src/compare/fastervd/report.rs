@@ -14,7 +14,7 @@ use std::fmt;
 /// How one way did over all clips.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// a to d.
+    /// a to e.
     pub name: &'static str,
     /// In words.
     pub about: &'static str,
@@ -57,15 +57,15 @@ pub struct Report {
     pub avatars: Vec<&'static str>,
     /// Frames of each clip.
     pub frames_per_clip: usize,
-    /// Threads of one operation in (a) and (b); in (c) and (d) generator and FILM share them.
+    /// Threads of one operation in (a) and (b); in (c) to (e) generator and FILM share them.
     pub threads: usize,
-    /// Threads of the generator in (c) and (d).
+    /// Threads of the generator in (c) to (e).
     pub generator_threads: usize,
-    /// Threads of FILM in (c) and (d).
+    /// Threads of FILM in (c) to (e).
     pub film_threads: usize,
     /// The truth's own change where nothing moves.
     pub truth_flicker: Option<f64>,
-    /// (a) to (d).
+    /// (a) to (e).
     pub ways: Vec<Row>,
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "(a) and (b) on {} threads; (c) and (d): generator {}, FILM {}\n",
+            "(a) and (b) on {} threads; (c) to (e): generator {}, FILM {}\n",
             self.threads, self.generator_threads, self.film_threads
         )?;
         let heads = ["seconds", "ms/frame", "x as fast", "key frames", "PSNR", "person", "SSIM", "flicker"];
