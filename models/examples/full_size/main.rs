@@ -2,10 +2,12 @@
 //! loaded, and one key frame made, with the time and the most memory of each. Checks that a machine can do it before
 //! anything is downloaded.
 //!
-//! `cargo run --release -p keyframed-models --example full_size -- DIR [--device D] [--dtype T] [--size N]`
+//! `cargo run --release -p keyframed-models --example full_size -- DIR [--device D] [--dtype T] [--size N]
+//! [--film FILE] [--taesd PATH]`
 //!
 //! DIR gets `published/` and `model/`, 13 GB in half precision; a second run finds them there. On a CPU pictures have
-//! 256x256 pixels, on a GPU 512x512, unless `--size` says otherwise.
+//! 256x256 pixels, on a GPU 512x512, unless `--size` says otherwise. FILM's file is imported instead of a random one,
+//! TAESD instead of the autoencoder.
 
 #![allow(clippy::print_stdout, reason = "its output is what it measures")]
 
@@ -29,18 +31,22 @@ use tch::{Device, Kind};
 
 type Failure = Box<dyn Error>;
 
+const USAGE: &str = "usage: full_size DIR [--device D] [--dtype T] [--size N] [--film FILE] [--taesd PATH]";
+
 struct Options {
     dir: PathBuf,
     device: DeviceChoice,
     dtype: DtypeChoice,
     side: Option<u32>,
+    film: Option<PathBuf>,
+    taesd: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let options = match options() {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("full_size: {error}\nusage: full_size DIR [--device D] [--dtype T] [--size N]");
+            eprintln!("full_size: {error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
@@ -54,8 +60,14 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, Failure> {
-    let mut all =
-        Options { dir: PathBuf::new(), device: DeviceChoice::Auto, dtype: DtypeChoice::Auto, side: None };
+    let mut all = Options {
+        dir: PathBuf::new(),
+        device: DeviceChoice::Auto,
+        dtype: DtypeChoice::Auto,
+        side: None,
+        film: None,
+        taesd: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -63,6 +75,8 @@ fn options() -> Result<Options, Failure> {
             "--device" => all.device = value()?.parse()?,
             "--dtype" => all.dtype = value()?.parse()?,
             "--size" => all.side = Some(value()?.parse()?),
+            "--film" => all.film = Some(value()?.into()),
+            "--taesd" => all.taesd = Some(value()?.into()),
             other if other.starts_with('-') || all.dir != Path::new("") => {
                 return Err(format!("unknown argument {other}").into());
             }
@@ -81,8 +95,17 @@ fn run(options: &Options) -> Result<(), Failure> {
         stage("write published files", || published::write(&from, Kind::Half))?;
         fs::write(from.join("done"), "")?;
     }
+    let mut parts = published::parts(&from, Kind::Half);
+    let given = options.film.is_some() || options.taesd.is_some();
+    parts.film = options.film.clone().or(parts.film);
+    if options.taesd.is_some() {
+        (parts.vae, parts.taesd) = (None, options.taesd.clone());
+    }
+    if given && to.exists() {
+        fs::remove_dir_all(&to)?;
+    }
     if !to.exists() {
-        stage("import", || Ok(import(&published::parts(&from, Kind::Half), &to, |_| ())?))?;
+        stage("import", || Ok(import(&parts, &to, |_| ())?))?;
     }
     let model = ModelDir::load(&to)?;
     stage("verify", || match model.verify(|_| ()).first() {
