@@ -95,10 +95,10 @@ impl Latency {
     }
 }
 
-/// What to declare if the slowest key frame took so long: an eighth more, so that it does not change with each.
+/// What to declare if the slowest key frame took so long: a sixteenth more, so that it does not change with each.
 fn declaration(slowest: u64) -> u64 {
     let most = u64::try_from(MOST_LATENCY.as_nanos()).unwrap_or(u64::MAX);
-    ((slowest + slowest / 8) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most)
+    ((slowest + slowest / 16) / LATENCY_STEP + 1).saturating_mul(LATENCY_STEP).min(most)
 }
 
 /// Exists from READY to PAUSED to READY.
@@ -244,11 +244,11 @@ mod tests {
         assert!(!latency.observe(at(0), at(4000)), "the first waits for the model");
         assert!(!latency.observe(at(3900), at(4200)), "and the next for the first");
         assert!(latency.observe(at(4100), at(4300)));
-        assert_eq!(latency.declared, 230_000_000);
+        assert_eq!(latency.declared, 220_000_000);
         assert!(!latency.observe(at(4400), at(4620)), "that is declared");
         assert!(!latency.observe(at(4700), at(4950)), "one may be late");
         assert!(latency.observe(at(4800), at(5050)), "but not two");
-        assert_eq!(latency.declared, 290_000_000);
+        assert_eq!(latency.declared, 270_000_000);
         latency.disturb();
         assert!(!latency.observe(at(4500), at(5500)) && !latency.observe(at(5400), at(6000)));
         assert!(!latency.observe(at(6000), at(16_000)));
@@ -261,7 +261,7 @@ mod tests {
             }
         }
         // After two whole spells, once, to what is true now.
-        assert!(matches!(told[..], [(20_000..=70_000, 340_000_000)]), "{told:?}");
+        assert!(matches!(told[..], [(20_000..=70_000, 320_000_000)]), "{told:?}");
     }
 
     #[cfg(feature = "torch")]
