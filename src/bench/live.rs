@@ -67,6 +67,12 @@ fn pipeline(plan: &Plan, settings: &Settings) -> anyhow::Result<gst::Pipeline> {
     if let Some(lambda) = plan.lambda {
         animate.set_property("lambda", lambda);
     }
+    if let Some(window) = plan.window {
+        animate.set_property("window", window);
+    }
+    if let Some(latency) = plan.latency {
+        animate.set_property("latency", u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
+    }
     Ok(pipeline)
 }
 

@@ -40,6 +40,10 @@ pub struct Plan {
     pub live: Duration,
     /// Selection threshold of that run; the element's if `None`.
     pub lambda: Option<f64>,
+    /// Its window, pose frames; the element's if `None`.
+    pub window: Option<u32>,
+    /// How far its pictures stay behind for in-betweens; the element's if `None`.
+    pub latency: Option<Duration>,
 }
 
 impl Plan {

@@ -43,6 +43,12 @@ pub struct Args {
     /// Selection threshold of the live run; 0 asks for a key frame for every pose [default: as live]
     #[arg(long, value_name = "L", value_parser = super::animate::parse_unit)]
     lambda: Option<f64>,
+    /// Most pose frames from one key pose to the next in the live run [default: as live]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    window: Option<u32>,
+    /// How far the live run's pictures stay behind for in-betweens, milliseconds: a window and 80 ms [default: as live]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=60_000))]
+    latency: Option<u32>,
     /// Instead: how a key frame's cost grows with picture, steps and context (takes minutes)
     #[arg(long, conflicts_with = "seconds")]
     growth: bool,
@@ -81,6 +87,8 @@ impl Args {
             threads: self.threads.map(|n| n as usize),
             live: Duration::from_secs(self.seconds.into()),
             lambda: self.lambda,
+            window: self.window,
+            latency: self.latency.map(|ms| Duration::from_millis(ms.into())),
         }
     }
 }
