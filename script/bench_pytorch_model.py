@@ -18,8 +18,8 @@ class Weights:
         image = self.manifest["image"]
         self.image = (image["height"], image["width"])
         self.fusion = self.manifest.get("fusion_blocks", "midup")
-        if "lora" in self.manifest["files"] or "text_embedding" not in self.manifest["files"]:
-            sys.exit(f"{folder}: needed is a model with a text_embedding and without a LoRA")
+        if "text_embedding" not in self.manifest["files"]:
+            sys.exit(f"{folder}: needed is a model with a text_embedding")
         if self.manifest["networks"]["vae"].get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             sys.exit(f"{folder}: needed is a model with an AutoencoderKL")
 
@@ -29,6 +29,23 @@ class Weights:
         for entry in files if isinstance(files, list) else [files]:
             found |= load_file(self.folder / entry["path"])
         return {name: tensor.float() for name, tensor in found.items()}
+
+    def merged(self):
+        """The U-Net with the LoRA, if there is one: kohya's names, merged as diffusers does."""
+        found = self.tensors("unet")
+        if "lora" not in self.manifest["files"]:
+            return found
+        lora, scale = self.tensors("lora"), self.manifest["defaults"].get("lora_scale", 1.0)
+        for key in [key for key in found if key.endswith(".weight")]:
+            module = "lora_unet_" + key.removesuffix(".weight").replace(".", "_")
+            if f"{module}.alpha" not in lora:
+                continue
+            down, up, alpha = (lora.pop(f"{module}.{name}") for name in ("lora_down.weight", "lora_up.weight", "alpha"))
+            update = (up.flatten(1) @ down.flatten(1)).reshape(found[key].shape)
+            found[key] = found[key] + update * (scale * alpha / down.shape[0])
+        if lora:
+            sys.exit(f"{self.folder}: the LoRA has modules that the U-Net lacks: {next(iter(lora))}")
+        return found
 
     def text(self):
         return self.tensors("text_embedding")["conditional"]
@@ -40,7 +57,7 @@ class Weights:
         network = truncated(cls, config) if role == "appearance" else cls(**config)
         if role == "vae":
             network.decoder = self.decoder(network, networks["vae"])
-        network.load_state_dict(self.tensors(role), strict=True)
+        network.load_state_dict(self.merged() if role == "unet" else self.tensors(role), strict=True)
         return network.eval()
 
     def decoder(self, network, config):

@@ -159,6 +159,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Compares the labels that training sees with those of real clips: framing, areas, borders, specks, flicker.
+    Labels {
+        /// Rig made by synth/export_rig.py.
+        #[arg(long, env = "KEYFRAMED_RIG")]
+        rig: PathBuf,
+        /// Folder of DensePose clips of real people (*.mp4).
+        #[arg(long)]
+        driving: PathBuf,
+        /// Seed of the random people.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Draws a sheet of figures: pose, labels and people as the renderer makes them.
     Figures {
         /// Rig made by synth/export_rig.py.
@@ -233,6 +245,11 @@ pub fn main() -> Result<()> {
             let (model, rig) = (ModelDir::find(&model)?, Rig::load(&rig)?);
             let plan = compare::context::Plan { avatars, frames, context_frames, selected };
             print(&compare::context::run(&model, &rig, plan)?, json)
+        }
+        Command::Labels { rig, driving, seed } => {
+            let clips = eval::clips(&driving)?;
+            let table = synth::report(&Rig::load(&rig)?, &clips, seed)?;
+            Ok(std::io::stdout().write_all(table.as_bytes())?)
         }
         Command::Figures { rig, out, seed } => synth::sheet(&Rig::load(&rig)?, &out, seed),
     }

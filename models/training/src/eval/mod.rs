@@ -34,6 +34,7 @@ use std::path::Path;
 use faces::Faces;
 pub(crate) use quality::Mean;
 pub use quality::{Quality, quality};
+pub use real::clips;
 pub use report::{Gap, Report, Way};
 
 /// Seeds from here on are for evaluation alone.
