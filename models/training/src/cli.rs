@@ -128,7 +128,7 @@ enum Command {
         /// Frames of each clip, at 25 a second.
         #[arg(long, default_value_t = 48)]
         frames: usize,
-        /// PNG to write: pose, truth, then (a) to (d).
+        /// PNG to write: pose, truth, then (a) to (e).
         #[arg(long)]
         sheet: Option<PathBuf>,
         /// Print JSON.
