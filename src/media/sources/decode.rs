@@ -53,7 +53,12 @@ fn limit(decoder: &gst::Element, bin: &gst::Bin) {
                 let text = format!("pictures of {width}x{height}: {LARGEST} pixels a side are the most");
                 gst::element_error!(bin, gst::StreamError::Decode, ("{}", text));
             }
-            if refused.load(Ordering::Relaxed) { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Ok }
+            // Of caps alone nothing is allocated.
+            if info.buffer().is_none() || !refused.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Ok;
+            }
+            (info.data, info.flow_res) = (None, Err(gst::FlowError::Error));
+            gst::PadProbeReturn::Handled
         });
     });
 }
