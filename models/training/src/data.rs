@@ -218,14 +218,14 @@ pub fn bytes(picture: &Tensor) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// A bar that moves faster and faster.
+    /// A bar of a bright part that moves faster and faster.
     #[test]
     fn key_poses_lie_closer_the_faster_it_moves() {
         let size = 64;
         let shot = |n: usize| {
             let at = (n * n / 8) % (size - 16);
             let inside = |i: usize| (at..at + 16).contains(&(i % size));
-            let labels = (0..size * size).map(|i| if inside(i) { 2 } else { 0 }).collect();
+            let labels = (0..size * size).map(|i| if inside(i) { 20 } else { 0 }).collect();
             synth::Shot { size, rgb: vec![0; size * size * 3], labels }
         };
         let frames: Vec<usize> = selected(6, size, shot).unwrap().into_iter().map(|(n, _)| n).collect();
