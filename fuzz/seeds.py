@@ -65,7 +65,18 @@ def config():
 
 
 def models():
-    put("manifest", "mini", (ROOT / "models/mini/model.toml").read_bytes())
+    manifest = (ROOT / "models/mini/model.toml").read_text()
+    put("manifest", "mini", manifest)
+    put("networks", "mini", manifest[manifest.index("[networks.vae]") : manifest.index("[files.vae]")])
+    put("networks", "published", "[networks]\nvae={}\nunet={use_motion_module=true}\ncontrolnet={}\nfilm={}\ntext_encoder={}")
+    levels = "down_block_types=['CrossAttnDownBlock2D','DownBlock2D']\nup_block_types=['UpBlock2D','CrossAttnUpBlock2D']\n"
+    levels += "block_out_channels=[8,16]\nattention_head_dim=[2,4]\nnorm_num_groups=4\nlayers_per_block=1\n"
+    tiny = "[networks.vae]\n_class_name='AutoencoderTiny'\nencoder_block_out_channels=[8]\nnum_encoder_blocks=[1]\n"
+    motion = "[networks.unet.motion_module_kwargs]\nnorm_num_groups=4\nnum_attention_heads=2\n"
+    motion += "temporal_position_encoding_max_len=24\nattention_block_types=['Temporal_Self']\nnum_transformer_block=1\n"
+    text = "[networks.text_encoder]\nhidden_size=8\nnum_attention_heads=2\nnum_hidden_layers=1\nintermediate_size=8\n"
+    controlnet = "[networks.controlnet]\nconditioning_embedding_out_channels=[4,8]\n" + levels
+    put("networks", "small", tiny + "[networks.unet]\nuse_motion_module=true\n" + levels + motion + controlnet + text)
     bytes_ = (ROOT / "models/mini/text_embedding.safetensors").read_bytes()
     put("safetensors", "whole", bytes_)
     put("safetensors", "header", bytes_[8 : 8 + struct.unpack("<Q", bytes_[:8])[0]])
@@ -84,6 +95,17 @@ def models():
                 put("pickle", f"{file.stem}.pkl", archive.read(name))
 
 
+def lora():
+    """Entries as `arbitrary` reads them from bytes; kohya's, diffusers' and peft's names, with ranks that fit."""
+    pairs = {"kohya": (1, 1, (1, 2, 3)), "diffusers": (0, 2, (10, 11)), "peft": (3, 0, (4, 5))}
+    for name, (prefix, module, endings) in pairs.items():
+        made = b""
+        for ending, shape in zip(endings, ((2, 8, 0, 2), (4, 2, 0, 2), (0, 0, 0, 0))):
+            made += bytes([1, prefix, module, ending, *shape])
+        put("lora", name, made + bytes(64))
+        put("lora", f"{name}-reversed", (made + bytes(32))[::-1])
+
+
 def densepose():
     colours = bytes([68, 1, 84, 71, 16, 99, 59, 81, 139, 253, 231, 37, 226, 228, 24])
     put("densepose", "palette", colours * 20 + bytes([40, 0, 30, 0, 0, 8, 8, 0]))
@@ -91,7 +113,7 @@ def densepose():
 
 
 def main():
-    for make in (zmtp, jsonrpc, config, models, densepose):
+    for make in (zmtp, jsonrpc, config, models, lora, densepose):
         make()
     for folder in (HERE / "corpus-seed").glob("*"):
         shutil.copytree(folder, HERE / "corpus" / folder.name, dirs_exist_ok=True)

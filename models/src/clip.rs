@@ -4,6 +4,7 @@
 //! (`models/clip/modeling_clip.py`), the text encoder of Stable Diffusion 1.5.
 
 use crate::{
+    checkpoint::limits,
     error::{ModelError, Result},
     nn::{LayerNorm, Linear},
     vars::{Init, Vars},
@@ -62,6 +63,10 @@ impl ClipTextConfig {
         if sizes.iter().any(|&n| n < 1) || self.hidden_size % self.num_attention_heads != 0 {
             let reason = "clip: sizes must be positive and hidden_size a multiple of num_attention_heads";
             return Err(ModelError::Config(reason.into()));
+        }
+        if self.num_hidden_layers > limits::TEXT_LAYERS {
+            let reason = format!("clip: num_hidden_layers must be 1..{}", limits::TEXT_LAYERS);
+            return Err(ModelError::Config(reason));
         }
         Activation::named(&self.hidden_act).map(drop)
     }

@@ -1,6 +1,7 @@
 //! The DensePose ControlNet (`magicanimate/models/controlnet.py`).
 
 use crate::{
+    checkpoint::limits,
     device::entering,
     error::{ModelError, Result},
     kernels::Activation,
@@ -137,9 +138,12 @@ impl ControlNet {
         let unet = config.unet.without_motion();
         unet.check(false)?;
         let widths = &config.conditioning_embedding_out_channels;
-        if widths.is_empty() {
-            let name = "conditioning_embedding_out_channels";
-            return Err(ModelError::Config(format!("ControlNet configuration: `{name}` is empty")));
+        if !(1..=limits::LEVELS).contains(&widths.len()) || widths.contains(&0) {
+            let reason = format!(
+                "ControlNet configuration: `conditioning_embedding_out_channels` needs 1..{} entries, none of them 0",
+                limits::LEVELS
+            );
+            return Err(ModelError::Config(reason));
         }
         let at = vars / "controlnet_cond_embedding";
         let embedding = ConditionEmbedding::new(&at, widths, unet.block_out_channels[0])?;

@@ -5,6 +5,7 @@
 //! layout of `madebyollin/taesd`; both spellings of the keys are read.
 
 use crate::{
+    checkpoint::limits,
     error::{ModelError, Result},
     kernels::Activation,
     nn::Conv2d,
@@ -67,17 +68,22 @@ impl AutoencoderTinyConfig {
             (&self.decoder_block_out_channels, &self.num_decoder_blocks),
         ];
         let fits = |(widths, counts): &(&Vec<i64>, &Vec<i64>)| {
-            !widths.is_empty()
+            (1..=limits::LEVELS).contains(&widths.len())
                 && widths.len() == counts.len()
-                && widths.iter().chain(counts.iter()).all(|&n| n > 0)
+                && widths.iter().all(|&n| n > 0)
+                && counts.iter().all(|count| (1..=limits::LAYERS).contains(count))
         };
         if self.act_fn != "relu" {
             return Err(ModelError::Config(format!("taesd: act_fn `{}` is not known", self.act_fn)));
         }
         if !pairs.iter().all(fits) || !self.scaling_factor.is_normal() {
-            let reason =
-                "taesd: every level needs a positive width and block count, and scaling_factor a value";
-            return Err(ModelError::Config(reason.into()));
+            let reason = format!(
+                "taesd: there must be 1..{} levels, each with a positive width and 1..{} blocks, and scaling_factor \
+                 must have a value",
+                limits::LEVELS,
+                limits::LAYERS
+            );
+            return Err(ModelError::Config(reason));
         }
         Ok(())
     }

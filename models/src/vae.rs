@@ -5,6 +5,7 @@
 //! `stabilityai/sd-vae-ft-mse`. Everything is differentiable.
 
 use crate::{
+    checkpoint::limits,
     error::{ModelError, Result},
     nn::{Conv2d, DoublingConv, DoublingPad, GroupNorm, Linear},
     vars::Vars,
@@ -72,8 +73,19 @@ impl AutoencoderKlConfig {
         if self.act_fn != "silu" {
             return fail(format!("act_fn `{}` is not known, only `silu`", self.act_fn));
         }
-        if self.block_out_channels.is_empty() || self.layers_per_block < 1 || groups < 1 {
-            return fail("block_out_channels, layers_per_block and norm_num_groups must not be empty".into());
+        let levels = self.block_out_channels.len();
+        if !(1..=limits::LEVELS).contains(&levels) || groups < 1 {
+            return fail(format!(
+                "block_out_channels needs 1..{} entries, norm_num_groups a value",
+                limits::LEVELS
+            ));
+        }
+        let layers = self.layers_per_block.max(self.up_layers());
+        if self.layers_per_block < 1 || layers > limits::LAYERS {
+            return fail(format!(
+                "layers_per_block must be positive and make at most {} layers",
+                limits::LAYERS
+            ));
         }
         if self.in_channels < 1 || self.out_channels < 1 || self.latent_channels < 1 {
             return fail("every channel count must be positive".into());

@@ -277,3 +277,50 @@ fn an_unknown_model_says_where_it_was_looked_for() {
     assert!(error.contains("no-such-model") && error.contains("KEYFRAMED_MODELS"), "{error}");
     assert!(ModelDir::find("/no/such/folder").is_err());
 }
+
+/// Networks that a manifest describes are built over nothing when files are compared with them; before there were
+/// limits this took hours, all memory, or a panic of libtorch.
+#[test]
+fn networks_beyond_all_sense_are_refused() {
+    let with = |network: &str, key: &str, value: toml::Value| {
+        let mut manifest = keyframed_models::random::full_size().unwrap();
+        let networks = &mut manifest.networks;
+        let table = match network {
+            "vae" => &mut networks.vae,
+            "unet" => &mut networks.unet,
+            "controlnet" => &mut networks.controlnet,
+            "film" => networks.film.get_or_insert_default(),
+            _ => networks.text_encoder.get_or_insert_default(),
+        };
+        table.insert(key.to_owned(), value);
+        manifest
+    };
+    let many = |n: i64, times: usize| toml::Value::Array(vec![n.into(); times]);
+    let motion = |key: &str, n: i64| toml::Value::Table(toml::Table::from_iter([(key.to_owned(), n.into())]));
+    let cases: [(Role, &str, toml::Value); 13] = [
+        (Role::Unet, "layers_per_block", 60_000.into()),
+        (Role::Unet, "layers_per_block", 1_000_000_000_000i64.into()),
+        (Role::Unet, "cross_attention_dim", (-5).into()),
+        (Role::Unet, "cross_attention_dim", 0.into()),
+        (Role::Unet, "block_out_channels", many(320, 60)),
+        (Role::Unet, "motion_module_kwargs", motion("num_transformer_block", 60_000)),
+        (Role::Unet, "motion_module_kwargs", motion("temporal_position_encoding_max_len", 60_000)),
+        (Role::Vae, "latent_channels", i64::MAX.into()),
+        (Role::Vae, "layers_per_block", 60_000.into()),
+        (Role::Vae, "scaling_factor", f64::NAN.into()),
+        (Role::Controlnet, "conditioning_embedding_out_channels", many(16, 60)),
+        (Role::Film, "flow_convs", many(60_000, 4)),
+        (Role::TextEncoder, "num_hidden_layers", 60_000.into()),
+    ];
+    for (role, key, value) in cases {
+        let manifest = with(&role.to_string(), key, value.clone());
+        let error = manifest.shapes(role).expect_err(key).to_string();
+        let inner = value.as_table().and_then(|table| table.keys().next().cloned());
+        let named = inner.is_some_and(|inner| error.contains(&inner)) || error.contains(key);
+        assert!(named || error.contains("60000 blocks"), "{key}: {error}");
+    }
+    for role in [Role::Vae, Role::Unet, Role::Controlnet, Role::Appearance, Role::Film, Role::TextEncoder] {
+        let asked = keyframed_models::random::full_size().unwrap().shapes(role).unwrap();
+        assert!(asked.len() > 50, "{role}: {}", asked.len());
+    }
+}

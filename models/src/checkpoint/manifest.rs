@@ -1,5 +1,6 @@
 //! `model.toml`: what a model directory says about itself.
 
+use super::{fit, limits};
 use crate::{
     error::{ModelError, Result},
     reference::Fusion,
@@ -259,6 +260,15 @@ impl Manifest {
         toml::to_string(self).map_err(|e| ModelError::Config(format!("model.toml: {e}")))
     }
 
+    /// Key and shape of every tensor that the network of `role` asks for; none where the role has no network. Nothing
+    /// is read or allocated.
+    ///
+    /// # Errors
+    /// A configuration that no network can be built from.
+    pub fn shapes(&self, role: Role) -> Result<BTreeMap<String, Vec<i64>>> {
+        fit::asked(Path::new(super::MANIFEST), self, role, &BTreeMap::<String, ()>::new())
+    }
+
     fn check(&self) -> Result<(), String> {
         let ImageSize { width, height } = self.image;
         let side = |n: u32| (8..=LARGEST_SIDE).contains(&n);
@@ -326,10 +336,10 @@ impl FileEntry {
 /// # Errors
 /// [`ModelError::BadFile`] naming the entry.
 pub(crate) fn network<T: DeserializeOwned>(file: &Path, name: &str, table: &toml::Table) -> Result<T> {
-    toml::Value::Table(table.clone()).try_into().map_err(|e: toml::de::Error| ModelError::BadFile {
-        file: file.to_owned(),
-        reason: format!("networks.{name}: {e}"),
-    })
+    let bad =
+        |reason| ModelError::BadFile { file: file.to_owned(), reason: format!("networks.{name}: {reason}") };
+    limits::check(table).map_err(bad)?;
+    toml::Value::Table(table.clone()).try_into().map_err(|e: toml::de::Error| bad(e.to_string()))
 }
 
 #[cfg(test)]

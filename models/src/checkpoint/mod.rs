@@ -3,6 +3,7 @@
 mod digest;
 mod fit;
 mod import;
+pub(crate) mod limits;
 mod lora;
 mod manifest;
 mod model_dir;

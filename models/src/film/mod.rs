@@ -13,6 +13,7 @@ mod order;
 mod warp;
 
 use crate::{
+    checkpoint::limits,
     error::{ModelError, Result},
     kernels::{self, Activation},
     nn::Conv2d,
@@ -81,8 +82,8 @@ impl FilmConfig {
             || self.flow_filters.len() != self.specialized_levels + 1
         {
             "flow_convs and flow_filters need specialized_levels + 1 entries"
-        } else if self.filters < 1 || self.flow_convs.iter().any(|&n| n < 1) {
-            "filters and flow_convs must be positive"
+        } else if self.filters < 1 || !self.flow_convs.iter().all(|n| (1..=limits::LAYERS).contains(n)) {
+            "filters must be positive and flow_convs 1..16"
         } else if self.flow_filters.iter().any(|&n| n < 2) {
             "flow_filters must be 2 or more"
         } else {

@@ -2,6 +2,7 @@
 //! and `unet_additional_kwargs` of MagicAnimate's `configs/inference/inference.yaml`.
 
 use crate::{
+    checkpoint::limits,
     error::{ModelError, Result},
     nn::MOTION_GROUPS,
 };
@@ -239,8 +240,16 @@ impl UNetConfig {
         if let Some(name) = self.fixed.changed() {
             return refuse(format!("this value of `{name}` is not implemented"));
         }
-        if levels == 0 || self.layers_per_block == 0 {
-            return refuse("`block_out_channels` and `layers_per_block` must not be empty or 0".into());
+        let layers = 1..=limits::LAYERS as usize;
+        if !(1..=limits::LEVELS).contains(&levels) || !layers.contains(&self.layers_per_block) {
+            return refuse(format!(
+                "`block_out_channels` needs 1..{} entries and `layers_per_block` must be 1..{}",
+                limits::LEVELS,
+                limits::LAYERS
+            ));
+        }
+        if self.in_channels < 1 || self.out_channels < 1 || self.cross_attention_dim < 1 {
+            return refuse("`in_channels`, `out_channels` and `cross_attention_dim` must be positive".into());
         }
         if self.down_block_types.len() != levels {
             return refuse(format!("`down_block_types` needs {levels} entries, one for each level"));
@@ -326,8 +335,13 @@ impl MotionConfig {
                 "widths {widths:?} do not split into {heads} heads after division by {div}"
             ));
         }
-        if self.temporal_position_encoding && self.temporal_position_encoding_max_len < 1 {
-            return refuse("`temporal_position_encoding_max_len` must be at least 1".into());
+        let blocks = self.num_transformer_block.max(self.attention_block_types.len());
+        if blocks > limits::LAYERS as usize {
+            return refuse(format!("it has {blocks} blocks or attentions, {} are the most", limits::LAYERS));
+        }
+        let frames = 1..=limits::FRAMES;
+        if self.temporal_position_encoding && !frames.contains(&self.temporal_position_encoding_max_len) {
+            return refuse(format!("`temporal_position_encoding_max_len` must be 1..{}", limits::FRAMES));
         }
         Ok(())
     }
