@@ -71,6 +71,8 @@ fn the_service_is_confined() {
     let Some(output) = run(&mut command) else { return };
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("Overall exposure level"), "{}", said(&output));
+    let text = fs::read_to_string(shipped("keyframed.service")).unwrap();
+    assert!(text.contains("\nMemoryMax=80%\n"), "docs/security.md promises a limit");
 }
 
 /// Beside cameras and graphics cards, nothing.

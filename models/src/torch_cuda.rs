@@ -9,6 +9,7 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
+// SAFETY: as `torch_cuda.cc` defines them.
 unsafe extern "C" {
     fn kf_cuda_has_bfloat16(device: c_int) -> c_int;
     fn kf_cuda_exact();

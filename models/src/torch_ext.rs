@@ -6,6 +6,7 @@ use std::{
 };
 use tch::Tensor;
 
+// SAFETY: as `torch_ext.cc` defines them.
 unsafe extern "C" {
     fn kf_inference_enter() -> *mut c_void;
     fn kf_inference_leave(guard: *mut c_void);

@@ -11,6 +11,7 @@ use std::{
 };
 use tch::{Device, Kind, Tensor};
 
+// SAFETY: as `conv.cc`, `norm.cc` and `picture.cc` define them.
 #[rustfmt::skip]
 unsafe extern "C" {
     fn kf_conv_pack(weight: *const c_void, x: *const c_void, stride: i64, padding: i64) -> *mut c_void;
