@@ -1,8 +1,16 @@
 //! Picture files from anywhere: opened without blocking, decoded within limits that are checked before memory is
 //! taken.
-use std::{fs::File, io, path::Path};
+use std::{
+    fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageReader, Limits,
+    error::{DecodingError, ImageFormatHint},
+};
 use rustix::fs::{Mode, OFlags};
 
 /// Longest side of a picture, in pixels.
@@ -36,6 +44,14 @@ pub fn regular(file: File) -> io::Result<File> {
 /// # Errors
 /// If it is none, is damaged, or is larger than anybody needs.
 pub fn decode(file: File) -> Result<DynamicImage, ImageError> {
+    // Decoders are other projects' code, and some panic on damaged files (a PNG's palette of 49 bytes).
+    catch_unwind(AssertUnwindSafe(|| decoded(file))).unwrap_or_else(|_| {
+        let reason = "it is damaged in a way that its decoder does not foresee";
+        Err(ImageError::Decoding(DecodingError::new(ImageFormatHint::Unknown, reason)))
+    })
+}
+
+fn decoded(file: File) -> Result<DynamicImage, ImageError> {
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(LONGEST_SIDE), Some(LONGEST_SIDE));
     limits.max_alloc = Some(MOST_BYTES);
@@ -100,6 +116,13 @@ mod tests {
         assert!(matches!(refused, ImageError::Limits(_)), "{refused:?}");
         claim(&path, 1, 1);
         assert_eq!(decode(open(&path).unwrap()).unwrap().width(), 1);
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus-seed/picture");
+        let refused = decode(open(&seeds.join("palette-of-49-bytes.png")).unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("damaged"), "{refused}");
     }
 
     #[test]
