@@ -2,6 +2,7 @@
 
 use crate::{
     error::{ModelError, Result},
+    kernels::{Activation, Packed},
     torch_cuda,
     torch_ext::{CpuAutocast, InferenceMode, channels_last, use_threads},
 };
@@ -76,13 +77,12 @@ impl fmt::Display for DeviceChoice {
 /// A number format as users name it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DtypeChoice {
-    /// bfloat16 on CUDA devices that have it, and where the processor is faster with it and the network is
-    /// wide enough to gain from it; else float32.
+    /// bfloat16 on CUDA devices that have it, and where the processor is faster with it; else float32.
     Auto,
     /// 32 bits everywhere: what the golden tests hold.
     #[default]
     F32,
-    /// On the processor convolutions and matrix products in bfloat16, the rest in float32. On CUDA devices
+    /// On the processor convolutions and, in wide networks, matrix products in bfloat16, the rest in float32. On CUDA devices
     /// weights and activations of the generator's networks; sampling stays in float32.
     Bf16,
     /// float16 in the same way, on CUDA devices only.
@@ -116,9 +116,8 @@ impl fmt::Display for DtypeChoice {
     }
 }
 
-/// Narrowest network that `auto` runs in bfloat16: below, converting weights and
-/// activations costs more than the products gain (measured on Zen 4 with 64
-/// channels: almost twice the time).
+/// Narrowest network whose matrix products `bf16` makes in bfloat16 on the processor: below, converting weights and
+/// activations costs more than the products gain (measured with 48 to 128 channels on Sapphire Rapids).
 const WIDE: i64 = 128;
 
 /// What a user asked for.
@@ -143,16 +142,16 @@ impl Placement {
         if !(1..=1024).contains(&threads) {
             return Err(ModelError::Config(format!("threads must be 1..1024, not {threads}")));
         }
-        let (kind, autocast) = match device {
+        let (kind, products) = match device {
             Device::Cuda(index) => {
                 // Every pass has the same shapes: trying cuDNN's kernels once pays.
                 Cuda::cudnn_set_benchmark(true);
                 torch_cuda::exact();
-                (on_cuda(self.dtype, index, torch_cuda::has_bfloat16(index))?, false)
+                (on_cuda(self.dtype, index, torch_cuda::has_bfloat16(index))?, Products::AsTheRest)
             }
             _ => (Kind::Float, on_processor(self.dtype, width)?),
         };
-        Ok(Place { device, kind, autocast, threads })
+        Ok(Place { device, kind, products, threads })
     }
 }
 
@@ -169,12 +168,23 @@ fn on_cuda(dtype: DtypeChoice, index: usize, has_bfloat16: bool) -> Result<Kind>
     }
 }
 
-/// Whether the processor makes products in bfloat16.
-fn on_processor(dtype: DtypeChoice, width: i64) -> Result<bool> {
+/// Which products of a float32 network on the processor are made in bfloat16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Products {
+    /// None.
+    AsTheRest,
+    /// Convolutions, with kernels that are converted once.
+    Convolutions,
+    /// Those, and matrix products by libtorch's autocast.
+    All,
+}
+
+fn on_processor(dtype: DtypeChoice, width: i64) -> Result<Products> {
+    let reduced = if width >= WIDE { Products::All } else { Products::Convolutions };
     match dtype {
-        DtypeChoice::F32 => Ok(false),
-        DtypeChoice::Bf16 => Ok(true),
-        DtypeChoice::Auto => Ok(width >= WIDE && fast_bf16()),
+        DtypeChoice::Bf16 => Ok(reduced),
+        DtypeChoice::Auto if fast_bf16(width) => Ok(reduced),
+        DtypeChoice::F32 | DtypeChoice::Auto => Ok(Products::AsTheRest),
         DtypeChoice::F16 => {
             Err(ModelError::Config("dtype f16 is for CUDA devices: use bf16 or f32 on the processor".into()))
         }
@@ -187,7 +197,7 @@ pub struct Place {
     /// The device.
     pub device: Device,
     kind: Kind,
-    autocast: bool,
+    products: Products,
     threads: usize,
 }
 
@@ -195,7 +205,7 @@ impl Place {
     /// The processor, with weights and activations in `kind` as on CUDA devices. Slower than what `bf16` means
     /// there, but the same path through the networks: tests and `script/bench-gpu` compare with it.
     pub fn like_cuda(kind: Kind, threads: usize) -> Self {
-        Self { device: Device::Cpu, kind, autocast: false, threads: threads.max(1) }
+        Self { device: Device::Cpu, kind, products: Products::AsTheRest, threads: threads.max(1) }
     }
 
     /// Dtype of the generator's weights and activations.
@@ -203,19 +213,19 @@ impl Place {
         self.kind
     }
 
-    /// Dtype that convolutions and matrix products run in.
+    /// Dtype that convolutions run in, and the matrix products of wide networks.
     pub fn product_kind(&self) -> Kind {
-        if self.autocast { Kind::BFloat16 } else { self.kind }
+        if self.products == Products::AsTheRest { self.kind } else { Kind::BFloat16 }
     }
 
-    /// Whether convolutions and matrix products run in 16 bits.
+    /// Whether convolutions run in 16 bits.
     pub fn is_reduced(&self) -> bool {
         self.product_kind() != Kind::Float
     }
 
-    /// Whether convolutions gain from kernels in the processor library's own layout.
-    pub(crate) fn packs(&self) -> bool {
-        self.device == Device::Cpu && !self.is_reduced()
+    /// Dtype of convolutions' kernels in the processor library's own layout, where they gain from it.
+    pub(crate) fn packs(&self) -> Option<Kind> {
+        (self.device == Device::Cpu && self.kind == Kind::Float).then(|| self.product_kind())
     }
 
     /// The same with half the threads, for what runs beside.
@@ -232,7 +242,10 @@ impl Place {
     /// value is dropped. (The number of threads stays.)
     pub fn enter(&self) -> Running {
         use_threads(self.threads);
-        Running { _precision: self.autocast.then(CpuAutocast::enter), _inference: InferenceMode::enter() }
+        Running {
+            _precision: (self.products == Products::All).then(CpuAutocast::enter),
+            _inference: InferenceMode::enter(),
+        }
     }
 }
 
@@ -273,34 +286,38 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether the processor convolves in bfloat16 clearly faster than in float32. Measured, once: of two
-/// processors that both have the instructions, one was twice as fast with them and the other half as fast.
-fn fast_bf16() -> bool {
-    static FAST: OnceLock<bool> = OnceLock::new();
-    *FAST.get_or_init(|| {
+/// Whether the processor convolves in bfloat16 clearly faster than in float32. Measured, once for wide networks and once
+/// for others: of two processors that both have the instructions, one was twice as fast with them and the other half
+/// as fast.
+fn fast_bf16(width: i64) -> bool {
+    static FAST: [OnceLock<bool>; 2] = [OnceLock::new(), OnceLock::new()];
+    let wide = width >= WIDE;
+    *FAST[usize::from(wide)].get_or_init(|| {
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
         if !flags.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "amx_bf16") {
             return false;
         }
-        let (f32, bf16) = (convolution_time(Kind::Float), convolution_time(Kind::BFloat16));
-        tracing::debug!(?f32, ?bf16, "measured a convolution in both number formats");
-        bf16 * 4 < f32 * 3
+        let channels = if wide { WIDE } else { WIDE / 2 };
+        let (f32, bf16) =
+            (convolution_time(channels, Kind::Float), convolution_time(channels, Kind::BFloat16));
+        tracing::debug!(channels, ?f32, ?bf16, "measured a convolution in both number formats");
+        bf16.zip(f32).is_some_and(|(bf16, f32)| bf16 * 4 < f32 * 3)
     })
 }
 
-/// The fastest of a few runs of a convolution as wide as [`WIDE`].
-fn convolution_time(kind: Kind) -> Duration {
+/// The fastest of a few runs of a convolution, from float32 to float32.
+fn convolution_time(channels: i64, kind: Kind) -> Option<Duration> {
     let _inference = InferenceMode::enter();
-    let random =
-        |shape: [i64; 4]| channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind));
-    let (x, w) = (random([1, WIDE, 32, 32]), random([WIDE, WIDE, 3, 3]));
+    let random = |shape: [i64; 4]| channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
+    let (x, w) = (random([1, channels, 32, 32]), random([channels, channels, 3, 3]));
+    let packed = Packed::new(&w, 1, 1, kind)?;
     let run = || {
         let started = Instant::now();
-        let _ = x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
+        let _ = packed.convolve(&x, None, None, Activation::None);
         started.elapsed()
     };
-    (0..8).map(|_| run()).min().unwrap_or_default()
+    (0..8).map(|_| run()).min()
 }
 
 /// Number of CUDA devices; 0 without a driver or without libtorch's CUDA part.
@@ -366,7 +383,9 @@ mod tests {
         let none = Placement { threads: Some(0), ..Placement::default() };
         assert!(none.resolve(64).is_err());
         let auto = Placement { dtype: DtypeChoice::Auto, ..Placement::default() };
-        assert_eq!(auto.resolve(64).ok().map(|place| place.is_reduced()), Some(false));
-        assert_eq!(auto.resolve(320).ok().map(|place| place.is_reduced()), Some(fast_bf16()));
+        for (width, products) in [(64, Products::Convolutions), (320, Products::All)] {
+            let products = if fast_bf16(width) { products } else { Products::AsTheRest };
+            assert_eq!(auto.resolve(width).ok().map(|place| place.products), Some(products));
+        }
     }
 }

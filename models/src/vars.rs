@@ -42,7 +42,7 @@ pub struct Source {
     file: PathBuf,
     device: Device,
     kind: Kind,
-    packs: bool,
+    packs: Option<Kind>,
 }
 
 impl Source {
@@ -65,7 +65,7 @@ impl Source {
         kind: Kind,
     ) -> Self {
         let kept = Kept::Loaded { weights, used: RefCell::default() };
-        Self { kept, file: file.into(), device, kind, packs: false }
+        Self { kept, file: file.into(), device, kind, packs: None }
     }
 
     /// Trainable float32 tensors, made and initialised when first asked for.
@@ -86,14 +86,15 @@ impl Source {
 
     fn making(device: Device, filled: bool, present: BTreeSet<String>) -> Self {
         let kept = Kept::Fresh { made: RefCell::default(), filled, present };
-        Self { kept, file: PathBuf::new(), device, kind: Kind::Float, packs: false }
+        Self { kept, file: PathBuf::new(), device, kind: Kind::Float, packs: None }
     }
 
-    /// Networks built from here keep their convolutions' kernels in the processor library's own layout if `yes`:
-    /// faster, in float32 on the processor and without gradients only.
-    pub fn packed(self, yes: bool) -> Self {
+    /// Networks built from here keep their convolutions' kernels in the processor library's own layout and in `kind`,
+    /// if any: faster, in float32 networks on the processor and without gradients only. In bfloat16 the
+    /// products are made in that; what goes in and comes out stays in float32.
+    pub fn packed(self, kind: Option<Kind>) -> Self {
         let possible = self.device == Device::Cpu && self.kind == Kind::Float;
-        Self { packs: yes && possible && matches!(self.kept, Kept::Loaded { .. }), ..self }
+        Self { packs: kind.filter(|_| possible && matches!(self.kept, Kept::Loaded { .. })), ..self }
     }
 
     /// The root path.
@@ -255,8 +256,8 @@ impl Vars<'_> {
         }
     }
 
-    /// Whether kernels are to be packed.
-    pub(crate) fn packs(&self) -> bool {
+    /// In which dtype kernels are to be packed, if they are.
+    pub(crate) fn packs(&self) -> Option<Kind> {
         self.source.packs
     }
 

@@ -24,7 +24,7 @@ fn both<T>(build: impl Fn(&Source) -> T) -> (T, T) {
     build(&fresh);
     let weights = || fresh.tensors().into_iter().map(|(k, t)| (k, t.detach() * 1.5 + 0.01)).collect();
     let source = || Source::loaded("random", weights(), Device::Cpu, Kind::Float);
-    (build(&source().packed(true)), build(&source()))
+    (build(&source().packed(Some(Kind::Float))), build(&source()))
 }
 
 #[test]
@@ -251,4 +251,33 @@ fn whole_networks_agree() {
     let trained = plain.at_each(&motion, &Tensor::full([1, 1, 1, 1], 0.2, CPU));
     let made = packed.forward(&pictures[0], &pictures[1], 0.2);
     assert!(difference(&made, &trained.image) < 2e-5);
+}
+
+/// Kernels in bfloat16: products have its eight bits, sums and what is added have all of float32's.
+#[test]
+fn convolutions_in_bfloat16_lose_digits_of_products_alone() {
+    tch::manual_seed(9);
+    let fresh = Source::fresh(Device::Cpu);
+    let build = |source: &Source| {
+        let conv =
+            |name: &str, inputs, outputs| Conv2d::new(&(source.root() / name), inputs, outputs, 3).unwrap();
+        (conv("wide", 32, 48), conv("end", 32, 3))
+    };
+    build(&fresh);
+    let made = |packed| {
+        let weights = fresh.tensors().into_iter().map(|(k, t)| (k, t.detach())).collect();
+        build(&Source::loaded("random", weights, Device::Cpu, Kind::Float).packed(packed))
+    };
+    let (narrow, exact) = (made(Some(Kind::BFloat16)), made(None));
+    let x = channels_last(&Tensor::randn([2, 32, 24, 17], CPU));
+    let far = difference(&narrow.0.forward(&x), &exact.0.forward(&x));
+    assert!((1e-4..1e-2).contains(&far), "{far}");
+    assert_eq!(narrow.0.forward(&x).kind(), Kind::Float);
+    // In bfloat16 a thousand and a half would be a thousand.
+    let other = channels_last(&(Tensor::randn([2, 48, 24, 17], CPU) + 1000.0));
+    let lost = (narrow.0.forward_plus(&x, &other) - exact.0.forward_plus(&x, &other)).abs().max();
+    assert!(lost.double_value(&[]) < 0.05, "{lost:?}");
+    // Where a network ends in a picture nothing is lost.
+    let far = difference(&narrow.1.forward(&x), &exact.1.forward(&x));
+    assert!(far < 1e-5, "{far}");
 }

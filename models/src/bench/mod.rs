@@ -173,12 +173,12 @@ impl Timer {
 /// The best of three sizes that networks of this kind are made of.
 fn convolution_peak(place: Place, timer: &Timer) -> f64 {
     let _running = place.enter();
-    let kind = place.product_kind();
     let rate = |(channels, side, batch): (i64, i64, i64)| {
-        let random = |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(kind);
+        let random =
+            |shape: [i64; 4]| Tensor::randn(shape, (Kind::Float, place.device)).to_kind(place.kind());
         let x = crate::torch_ext::channels_last(&random([batch, channels, side, side]));
         let w = crate::torch_ext::channels_last(&random([channels, channels, 3, 3]));
-        let packed = place.packs().then(|| Packed::new(&w, 1, 1)).flatten();
+        let packed = place.packs().and_then(|kind| Packed::new(&w, 1, 1, kind));
         let convolve = || match &packed {
             Some(packed) => Ok(packed.convolve(&x, None, None, Activation::None)),
             None => Ok(Some(x.conv2d(&w, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1))),

@@ -3,7 +3,7 @@
 use super::picture;
 use crate::{
     checkpoint::{ModelDir, Role},
-    device::{Place, Placement},
+    device::{DtypeChoice, Place, Placement},
     error::{ModelError, Result},
     film::{Film, FilmConfig, Motion, PadBox, Pyramid},
 };
@@ -48,9 +48,13 @@ impl FilmInterpolator {
     pub fn new(model: &ModelDir, placement: Placement) -> Result<Self> {
         let table = model.manifest().networks.film.clone().unwrap_or_default();
         let config: FilmConfig = model.network("film", &table)?;
-        let place = placement.resolve(config.filters)?;
+        // Flow in 16 bits is off by pixels on large pictures: only who asks for it gets it.
+        let dtype = match placement.dtype {
+            DtypeChoice::Auto => DtypeChoice::F32,
+            asked => asked,
+        };
+        let place = Placement { dtype, ..placement }.resolve(config.filters)?;
         let _running = place.enter();
-        // Flow in 16 bits is off by pixels on large pictures.
         let source = model.source(Role::Film, place.device, Kind::Float)?.packed(place.packs());
         let film = Film::new(&source.root(), &config)?;
         source.finish()?;

@@ -43,13 +43,15 @@ at::Tensor *kf_conv_pack(const at::Tensor *weight, const at::Tensor *x, int64_t 
   });
 }
 
-// `add`, if any, has the answer's shape and is added to it; an activation comes without.
+// `add`, if any, has the answer's shape and is added to it; an activation comes without. With a kernel in bfloat16 the
+// products are made in that; sums, biases and what is added stay float32.
 at::Tensor *kf_conv(const at::Tensor *x, const at::Tensor *packed, const at::Tensor *bias, const at::Tensor *add,
                     int64_t stride, int64_t padding, int activation) {
   return kf::answer([&] {
     const int64_t sides[2] = {stride, stride}, around[2] = {padding, padding}, one[2] = {1, 1};
-    const Bias shift = bias == nullptr ? Bias() : Bias(*bias);
-    if (add != nullptr) {
+    const bool narrow = packed->scalar_type() == at::kBFloat16;
+    const Bias shift = bias == nullptr ? Bias() : Bias(narrow ? bias->to(at::kBFloat16) : *bias);
+    if (add != nullptr && !narrow) {
       static const auto adding = operation<Adding>("mkldnn::_convolution_pointwise", "binary");
       const auto other = add->contiguous(at::MemoryFormat::ChannelsLast);
       return adding.call(*x, other, *packed, shift, around, sides, one, 1, "add", std::nullopt, std::nullopt,
@@ -66,7 +68,11 @@ at::Tensor *kf_conv(const at::Tensor *x, const at::Tensor *packed, const at::Ten
       name = "leaky_relu";
       numbers.push_back(at::Scalar(SLOPE));
     }
-    return plain.call(*x, *packed, shift, around, sides, one, 1, name, numbers, std::nullopt);
+    const auto from = narrow ? x->to(at::kBFloat16) : *x;
+    const auto y = plain.call(from, *packed, shift, around, sides, one, 1, name, numbers, std::nullopt);
+    if (!narrow)
+      return y;
+    return add == nullptr ? y.to(at::kFloat) : at::add(*add, y);
   });
 }
 }

@@ -82,16 +82,23 @@ pub struct Packed {
 /// Most layouts of one kernel; FILM's extractor runs on every scale of a picture.
 const MOST_LAYOUTS: usize = 16;
 
+/// Fewest inputs and outputs of a convolution that is made in bfloat16.
+const NARROW: i64 = 16;
+
 impl Packed {
-    /// Of `[outputs, inputs, k, k]`, float32. `None` where libtorch has no oneDNN.
-    pub fn new(weight: &Tensor, stride: i64, padding: i64) -> Option<Self> {
+    /// Of `[outputs, inputs, k, k]`, float32, for products in `kind`: float32, or bfloat16 where that is worth it. `None`
+    /// where libtorch has no oneDNN.
+    pub fn new(weight: &Tensor, stride: i64, padding: i64, kind: Kind) -> Option<Self> {
         static POSSIBLE: OnceLock<bool> = OnceLock::new();
         let tried = || {
             let zeros = |shape: [i64; 4]| Tensor::zeros(shape, (Kind::Float, Device::Cpu));
             let trial = Self::of(&zeros([8, 8, 3, 3]), 1, 1);
             trial.convolve(&channels_last(&zeros([1, 8, 4, 4])), None, None, Activation::None).is_some()
         };
-        POSSIBLE.get_or_init(tried).then(|| Self::of(weight, stride, padding))
+        // Few channels gain nothing, and at a network's ends a picture's or a flow's digits would be lost.
+        let narrow = weight.size().iter().take(2).any(|&channels| channels < NARROW);
+        let kind = if narrow { Kind::Float } else { kind };
+        POSSIBLE.get_or_init(tried).then(|| Self::of(&weight.to_kind(kind), stride, padding))
     }
 
     fn of(weight: &Tensor, stride: i64, padding: i64) -> Self {
@@ -117,7 +124,7 @@ impl Packed {
         Some(made)
     }
 
-    /// The convolution of `[b, inputs, h, w]`, plus `add` or through `activation` (not both).
+    /// The convolution of `[b, inputs, h, w]`, float32 and so is the answer, plus `add` or through `activation` (not both).
     pub fn convolve(
         &self,
         x: &Tensor,

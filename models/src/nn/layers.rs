@@ -63,7 +63,7 @@ impl Conv2d {
     }
 
     fn made(vars: &Vars, weight: Tensor, bias: Option<Tensor>, stride: i64, padding: i64) -> Self {
-        let packed = vars.packs().then(|| Packed::new(&weight, stride, padding)).flatten();
+        let packed = vars.packs().and_then(|kind| Packed::new(&weight, stride, padding, kind));
         let kernel = packed.map_or(Kernel::Plain(weight), Kernel::Packed);
         Self { kernel, bias, stride, padding }
     }
@@ -156,8 +156,8 @@ impl DoublingConv {
         let (side, padding) = if pad == DoublingPad::Around { (3, 1) } else { (2, 0) };
         let plain = Conv2d::with(vars, inputs, outputs, side, 1, padding, true)?;
         let four = match vars.packs() {
-            false => None,
-            true => {
+            None => None,
+            Some(_) => {
                 let init = Init::FanIn(inputs * side * side);
                 let weight = vars.get("weight", &[outputs, inputs, side, side], init)?;
                 let bias = vars.get("bias", &[outputs], init)?.repeat([4]);

@@ -60,13 +60,13 @@ pub fn tensors(file: &Path) -> BTreeMap<String, Tensor> {
 
 /// A weight file as a network's source, float32 on the CPU.
 pub fn source(file: &Path) -> Source {
-    Source::loaded(file, tensors(file), Device::Cpu, Kind::Float).packed(true)
+    Source::loaded(file, tensors(file), Device::Cpu, Kind::Float).packed(Some(Kind::Float))
 }
 
 /// Several weight files as one source; later files win.
 pub fn source_of(files: &[PathBuf]) -> Source {
     let all = files.iter().flat_map(|file| tensors(file)).collect();
-    Source::loaded(files[0].clone(), all, Device::Cpu, Kind::Float).packed(true)
+    Source::loaded(files[0].clone(), all, Device::Cpu, Kind::Float).packed(Some(Kind::Float))
 }
 
 /// One entry of the goldens' `configs.json`.

@@ -85,7 +85,8 @@ pub fn encode(vae: &AutoencoderKl, pictures: &[&data::Picture], size: usize) -> 
 /// # Errors
 /// The file is missing or does not fit the configuration.
 pub fn load(file: &Path, config: &AutoencoderKlConfig) -> Result<AutoencoderKl> {
-    let source = Source::loaded(file, checkpoint::read(file)?, Device::Cpu, Kind::Float).packed(true);
+    let source =
+        Source::loaded(file, checkpoint::read(file)?, Device::Cpu, Kind::Float).packed(Some(Kind::Float));
     Ok(AutoencoderKl::new(&source.root(), config)?)
 }
 

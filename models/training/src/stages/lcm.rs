@@ -166,7 +166,8 @@ impl<'a> LcmStage<'a> {
         let all = checkpoint::read(&folder.join("denoise.ckpt")).context("stage `denoise` comes first")?;
         let average = checkpoint::below(&all, "average");
         let updates = Updates::new(checkpoint::below(&average, "unet"), recipe.lcm.rank)?;
-        let source = Source::loaded("denoise.ckpt", average, Device::Cpu, Kind::Float).packed(true);
+        let source =
+            Source::loaded("denoise.ckpt", average, Device::Cpu, Kind::Float).packed(Some(Kind::Float));
         Ok(Self {
             recipe: &recipe.lcm,
             denoise,
