@@ -141,7 +141,7 @@ fn clips_of_many_kinds_are_read() {
         ),
         ("odd.mkv", format!("{} ! x264enc ! matroskamux", source("width=101,height=67,framerate=25/1"))),
         ("tall.mp4", format!("{square} ! video/x-raw,pixel-aspect-ratio=1/1 ! x264enc ! mp4mux")),
-        ("late.mkv", format!("{square} ! identity ts-offset=3000000000 ! x264enc ! matroskamux")),
+        ("late.mkv", format!("{square} ! identity name=late ! x264enc ! matroskamux")),
         (
             "sound.mp4",
             format!(
@@ -151,12 +151,28 @@ fn clips_of_many_kinds_are_read() {
     ];
     for (name, line) in clips {
         let clip = bench.launch(name, &line);
+        if name == "late.mkv"
+            && let Some(start) = start_time(&clip)
+        {
+            assert!((start - 3.0).abs() < 0.1, "{name} begins at {start} s");
+        }
         let out = bench.path("out.mp4");
         succeed(&mut bench.animate(&picture, &clip, &out));
         let Some(measured) = measure(&out) else { return };
         assert!(measured.frames.abs_diff(12) <= 1, "{name}: {measured:?}");
         assert!((measured.duration - 0.48).abs() <= 0.041, "{name}: {measured:?}");
+        let start = start_time(&out).unwrap();
+        assert!(start.abs() < 0.041, "{name}: the result begins at {start} s");
     }
+}
+
+/// When a file's first picture is shown, in seconds. `None` where there is no ffprobe.
+fn start_time(video: &Path) -> Option<f64> {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v:0", "-show_entries", "stream=start_time"]);
+    let output = command.args(["-of", "csv=p=0"]).arg(video).output().ok()?;
+    let said = String::from_utf8(output.stdout).unwrap();
+    Some(said.trim().parse().unwrap_or_else(|err| panic!("{}: {said:?}: {err}", video.display())))
 }
 
 #[test]

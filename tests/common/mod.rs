@@ -54,13 +54,17 @@ impl Bench {
         names
     }
 
-    /// Writes a file with a `gst-launch` line that ends in a muxer.
+    /// Writes a file with a `gst-launch` line that ends in a muxer. What an element called `late` passes on comes
+    /// three seconds later.
     #[track_caller]
     pub fn launch(&self, name: &str, line: &str) -> PathBuf {
         let path = self.path(name);
         let line = format!("{line} ! filesink location=\"{}\"", path.display());
         let pipeline = gst::parse::launch(&line).unwrap();
         let bus = pipeline.bus().unwrap();
+        if let Some(late) = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("late")) {
+            late.static_pad("src").unwrap().set_offset(3_000_000_000);
+        }
         pipeline.set_state(gst::State::Playing).unwrap();
         let wait = gst::ClockTime::from_seconds(60);
         let message = bus.timed_pop_filtered(wait, &[gst::MessageType::Eos, gst::MessageType::Error]);
