@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use common::{Bench, Measured, decode, json, keyframed, measure, succeed};
+use common::{Bench, Measured, decode, installed, json, keyframed, measure, succeed};
 
 /// Every frame's checksum, decoded. `None` where there is no ffmpeg.
 fn pictures(video: &Path) -> Option<Vec<u8>> {
@@ -84,6 +84,45 @@ fn the_same_seed_gives_the_same_pictures() {
     let Some(first) = made("7") else { return };
     assert!(made("7") == Some(first.clone()), "seed 7 gave two different videos");
     assert!(made("8") != Some(first), "the seed changes nothing");
+}
+
+/// Threads that add up in another order must not show. The files differ all the same: containers note when they were
+/// made, and x264 how many threads it had.
+#[test]
+fn one_processor_makes_the_same_pictures_as_two() {
+    if !installed("taskset") {
+        eprintln!("skipped: taskset is not installed");
+        return;
+    }
+    // The two that this process may use: a container's need not begin at 0.
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let Some((first, second)) = two_of(allowed) else {
+        eprintln!("skipped: there is one processor");
+        return;
+    };
+    let bench = Bench::new();
+    let (clip, picture) = (bench.clip("in.mp4", "spin", 20), bench.picture("ref.png", 64, 64));
+    let made = |processors: &str, threads: &str| {
+        let out = bench.path("out.mkv");
+        let animate = bench.animate(&picture, &clip, &out);
+        let mut command = Command::new("taskset");
+        command.args(["-c", processors]).arg(animate.get_program()).args(animate.get_args());
+        // What runs the tests may have said one for all.
+        command.env("OMP_NUM_THREADS", threads).env("LC_ALL", "C");
+        succeed(&mut command);
+        pictures(&out)
+    };
+    let Some(one) = made(&first.to_string(), "1") else { return };
+    let two = made(&format!("{first},{second}"), "2");
+    assert!(two == Some(one), "two processors make other pictures than one");
+}
+
+/// The first two of a list such as `0-3,8`.
+fn two_of(list: &str) -> Option<(u32, u32)> {
+    let ranges = list.split(',').map(|range| range.split_once('-').unwrap_or((range, range)));
+    let mut all = ranges.flat_map(|(from, to)| from.parse::<u32>().unwrap()..=to.parse().unwrap());
+    Some((all.next()?, all.next()?))
 }
 
 #[test]
