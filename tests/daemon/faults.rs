@@ -1,6 +1,8 @@
 //! Faults while it is on air. A viewer notes when each picture comes, and at the end every timestamp of the recording is
 //! looked at. What each fault cost is printed: `cargo test --test daemon faults -- --nocapture`.
 
+mod net;
+
 use std::{
     env,
     io::{PipeReader, Read as _, pipe},
@@ -377,102 +379,6 @@ fn a_log_that_nobody_reads() {
         assert!(status.success() && took < PATIENCE, "closed {closed}: {status} after {took:?}");
         drop(log);
     }
-}
-
-/// A stream of poses over UDP, as it goes wrong on networks.
-struct Sender(gst::Pipeline);
-
-impl Sender {
-    fn start(port: u16, caps: &str, on_the_way: &str) -> Self {
-        let line = format!(
-            "denseposetestsrc is-live=true ! video/x-raw,format=RGB,{caps} {on_the_way} ! videoconvert ! x264enc \
-             tune=zerolatency speed-preset=ultrafast key-int-max=15 ! h264parse config-interval=-1 ! mpegtsmux \
-             alignment=7 ! identity name=net ! udpsink host=127.0.0.1 port={port} sync=false"
-        );
-        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
-        pipeline.set_state(gst::State::Playing).unwrap();
-        Self(pipeline)
-    }
-
-    fn lose(&self, share: f32) {
-        self.0.by_name("net").unwrap().set_property("drop-probability", share);
-    }
-}
-
-/// The one that sends now: an older one ends before the next begins.
-struct Now(u16, Option<Sender>);
-
-impl Now {
-    fn change(&mut self, caps: &str, on_the_way: &str) {
-        self.1 = None;
-        self.1 = Some(Sender::start(self.0, caps, on_the_way));
-    }
-
-    fn get(&self) -> &Sender {
-        self.1.as_ref().unwrap()
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
-}
-
-const SMALL: &str = "width=64,height=64,framerate=15/1";
-const LARGE: &str = "width=320,height=180,framerate=30/1";
-
-#[test]
-fn a_stream_that_goes_wrong() {
-    let _alone = alone();
-    let (bench, port) = (bench(), free_udp_port());
-    let source = format!(
-        "[sources.net]\nkind = \"udp\"\nport = {port}\ntimeout_ms = 2000\nretry_min_ms = 100\nretry_max_ms = 500\n\n\
-         [pipelines.net]\nsource = \"net\"\n\n"
-    );
-    let head = base(&bench, "cpu");
-    let mut sender = Now(port, Some(Sender::start(port, SMALL, "")));
-    let on_air = OnAir::start(bench, &head, &source);
-    let wait = |seconds| more_frames(&on_air.daemon, "viewer", seconds * RATE);
-    on_air.survives("a tenth of the packets lost", || {
-        sender.get().lose(0.1);
-        wait(5);
-        sender.get().lose(0.0);
-    });
-    on_air.survives("the sender paused", || {
-        sender.get().0.set_state(gst::State::Paused).unwrap();
-        wait(4);
-        sender.get().0.set_state(gst::State::Playing).unwrap();
-    });
-    on_air.survives("random bytes in its place", || {
-        sender.1 = None;
-        let (socket, mut seed) = (UdpSocket::bind("127.0.0.1:0").unwrap(), 1u64);
-        for _ in 0..2000 {
-            let bytes: Vec<u8> = std::iter::repeat_with(|| {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (seed >> 56) as u8
-            })
-            .take(1316)
-            .collect();
-            let _ = socket.send_to(&bytes, ("127.0.0.1", port));
-            thread::sleep(Duration::from_millis(1));
-        }
-        sender.change(SMALL, "");
-    });
-    on_air.survives("another size and rate", || {
-        sender.change(LARGE, "");
-    });
-    for (name, offset) in [("an hour ahead", 3_600_000_000_000_i64), ("and an hour back", 0)] {
-        on_air.survives(&format!("its clock {name}"), || {
-            sender.change(SMALL, &format!("! identity ts-offset={offset}"));
-        });
-    }
-    on_air.survives("gone, and there again", || {
-        sender.1 = None;
-        wait(4);
-        sender.change(SMALL, "");
-    });
-    on_air.end();
 }
 
 /// Another program sets the clock on the wall, as far as this process can see.
