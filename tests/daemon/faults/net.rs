@@ -234,3 +234,55 @@ fn a_stream_whose_timestamps_jump() {
     }
     on_air.end();
 }
+
+/// Somebody who calls a listener; what is sent is of any container.
+struct Caller(gst::Pipeline);
+
+impl Caller {
+    fn start(port: u16, encoder: &str) -> Self {
+        let line = format!(
+            "denseposetestsrc is-live=true ! video/x-raw,format=RGB,{SMALL} ! videoconvert ! {encoder} ! \
+             srtsink uri=srt://127.0.0.1:{port}?mode=caller latency=60 sync=false"
+        );
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        Self(pipeline)
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// Codecs that MPEG-TS does not take.
+#[test]
+fn a_caller_of_another_format() {
+    let _alone = alone();
+    let (bench, port) = (bench(), free_udp_port());
+    let source = format!(
+        "[sources.net]\nkind = \"srt-listener\"\nport = {port}\nlatency_ms = 60\ntimeout_ms = 2000\n\
+         retry_min_ms = 100\nretry_max_ms = 500\n\n[pipelines.net]\nsource = \"net\"\n\n"
+    );
+    let head = base(&bench, "cpu");
+    let h264 = format!("{H264} ! mpegtsmux alignment=7");
+    let callers = [
+        ("VP8 in Matroska", "vp8enc deadline=1 keyframe-max-dist=15 ! matroskamux streamable=true"),
+        ("Motion JPEG 4:2:2 in Matroska", "video/x-raw,format=Y42B ! jpegenc ! matroskamux streamable=true"),
+        ("H.264 in MPEG-TS again", h264.as_str()),
+    ];
+    let mut caller = Some(Caller::start(port, &h264));
+    let on_air = OnAir::start(bench, &head, &source);
+    for (name, encoder) in callers {
+        on_air.survives(name, || {
+            drop(caller.take());
+            // It has heard of that: until it listens again nobody is taken.
+            on_air.daemon.wait("lost source", |status| status["source"]["state"] == "lost");
+            caller = Some(Caller::start(port, encoder));
+        });
+        stays(&on_air);
+    }
+    drop(caller);
+    on_air.end();
+}
