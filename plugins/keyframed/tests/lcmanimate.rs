@@ -630,6 +630,19 @@ fn stuffed(leaky: &str) -> (Fixture, gst::PadProbeId) {
 }
 
 #[test]
+fn the_age_of_what_waits_is_told() {
+    let (f, probe) = stuffed("true");
+    let age = f.stat("waiting-age");
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert!(age > 0 && f.stat("waiting-age") >= age + 20_000_000);
+    f.element.static_pad("src").unwrap().remove_probe(probe);
+    while f.stat("generated") < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert_eq!(f.stat("waiting-age"), 0);
+}
+
+#[test]
 fn stop_while_both_threads_wait() {
     for leaky in ["false", "true"] {
         let (mut f, _) = stuffed(leaky);

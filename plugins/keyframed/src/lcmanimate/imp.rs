@@ -257,6 +257,7 @@ impl LcmAnimate {
             .field("busy-time", nanos(counts.busy))
             .field("last-time", nanos(counts.last))
             .field("latency", guard.as_ref().map_or(0, |state| state.latency.declared))
+            .field("waiting-age", guard.as_ref().map_or(0, |state| nanos(state.waiting_age())))
             .field("loaded", guard.as_ref().is_some_and(|state| state.loaded))
             .field("reference", reference.map(|path| path.display().to_string()))
             .build()

@@ -179,7 +179,7 @@ pub fn properties() -> Vec<glib::ParamSpec> {
             .nick("Statistics")
             .blurb(
                 "Counts: in, generated, dropped (replaced by newer), failed; busy-time, last-time, latency (ns); \
-                 loaded; reference (the file in force)",
+                 waiting-age of the key pose that waits, 0 if none does (ns); loaded; reference (the file in force)",
             )
             .read_only()
             .build(),

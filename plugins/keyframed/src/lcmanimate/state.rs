@@ -215,6 +215,13 @@ impl State {
         if self.live && self.counts.generated > 1 { self.capacity.observe(took) } else { None }
     }
 
+    /// How long the key pose that waits has done so; zero if none does.
+    pub fn waiting_age(&self) -> Duration {
+        let mut age = Duration::ZERO;
+        self.mailbox.amend(|job| age = job.work.as_ref().map_or(age, |pose| pose.since.elapsed()));
+        age
+    }
+
     /// Drops what is under way; key poses are refused from now on.
     pub fn flush(&mut self) {
         self.flow = Err(gst::FlowError::Flushing);
