@@ -99,6 +99,9 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
+/// `state` is shared with FILM's thread, which gives way to all others and may be put aside while it holds the lock: the
+/// source task takes it as rarely as it can, and wakes that thread only when it goes to sleep itself.
+///
 /// Lock order: `state`, then `settings`. Pictures are made under `film` or `light` alone; of the others only `settings`
 /// is taken meanwhile. `worker` is held while the thread is started. Nothing is held while pushing, posting, joining,
 /// or waiting on the clock.
@@ -260,8 +263,14 @@ impl ElementImpl for FilmInterpolate {
 }
 
 impl FilmInterpolate {
-    pub(super) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The latency and the best rung that are asked for.
+    pub(super) fn asked(&self) -> (gst::ClockTime, Rung) {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        (settings.latency, settings.max_quality.into())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, Option<State>> {
@@ -292,14 +301,17 @@ impl FilmInterpolate {
             }
         }
         let has = |wanted| values.iter().any(|(name, _)| *name == wanted);
+        let mut change = None;
         if let Some(state) = self.state().as_mut() {
             if has("latency") {
                 state.wake();
             }
-            state.set_best(self.settings().max_quality.into());
+            let (_, best) = self.asked();
+            state.set_best(best);
+            change = state.rung_change();
         }
         self.changed.notify_all();
-        self.tell_rung();
+        self.tell_rung(change);
         if has("latency") {
             let _ = self.obj().post_message(gst::message::Latency::builder().src(&*self.obj()).build());
         }

@@ -11,7 +11,7 @@ use super::{
     caps::OutCaps,
     imp::{CAT, FilmInterpolate},
     output::Picture,
-    state::{Key, Live, Mode, State},
+    state::{Key, Live, Mode, RungChange, State},
 };
 
 /// Time without trouble after which a better rung is tried.
@@ -110,6 +110,9 @@ impl FilmInterpolate {
         let result = match self.next_step() {
             Ok(Step::Send(output, film)) => self.send(output, film),
             Ok(Step::Sleep(id)) => {
+                // There is room for one more picture made ahead. Told last: FILM's thread takes the lock when it wakes,
+                // and gives way to all others, so whoever needs the lock meanwhile waits for it.
+                self.changed.notify_all();
                 let _ = id.wait();
                 Ok(())
             }
@@ -146,7 +149,7 @@ impl FilmInterpolate {
     }
 
     fn next_step(&self) -> Result<Step, gst::FlowError> {
-        let latency = self.settings().latency;
+        let (latency, _) = self.asked();
         let mut guard = self.state();
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
         state.flow?;
@@ -161,10 +164,10 @@ impl FilmInterpolate {
                 let film = live.film_for(now, &output);
                 // After the end of a stream: an older tick of the next one.
                 let stale = output.pts < state.sent_until;
+                state.rungs.made[Rung::Film as usize] += u64::from(film.is_some() && !stale);
+                let change = state.rung_change();
                 drop(guard);
-                // There is room for one more picture made ahead.
-                self.changed.notify_all();
-                self.tell_rung();
+                self.tell_rung(change);
                 Ok(if stale { Step::Again } else { Step::Send(output, film) })
             }
             Poll::Wait(due) => {
@@ -185,52 +188,25 @@ impl FilmInterpolate {
 
     /// Makes a picture unless FILM has made it ahead, and sends it; no lock is held meanwhile.
     fn send(&self, output: Output<Key>, film: Option<Frame>) -> Result<(), gst::FlowError> {
-        let (key, frame) = match (output.picture, film) {
-            (Shown::Frame(key) | Shown::Repeat(key), _) => {
-                let frame = key.frame.clone();
-                (key, frame)
-            }
-            (Shown::Between { a, .. }, Some(frame)) => {
-                if let Some(state) = self.state().as_mut() {
-                    state.rungs.made[Rung::Film as usize] += 1;
-                }
-                (a, frame)
-            }
-            (Shown::Between { a, b, t, rung }, None) => {
-                let frame = self.between(&a, &b, t, rung);
-                (a, frame)
-            }
-        };
         if output.late {
             gst::debug!(CAT, imp = self, "Late at {}", gst::ClockTime::from_nseconds(output.pts));
         }
-        let picture = Picture { pts: output.pts, duration: output.duration, frame, out: key.out };
-        self.push_picture(picture).map(|_| ())
-    }
-
-    /// An in-between on a light rung; the ladder learns what it cost.
-    fn between(&self, a: &Key, b: &Key, t: f32, rung: Rung) -> Frame {
-        if !a.fits(b) {
-            return a.frame.clone();
-        }
-        let rung = rung.max(self.settings().max_quality.into());
-        let made = self.light().make(rung, &a.frame, &b.frame, t);
-        let cost = u64::try_from(made.cost.as_nanos()).unwrap_or(u64::MAX);
-        let mut first = false;
-        if let Some(state) = self.state().as_mut() {
-            state.rungs.count(&made);
-            first = made.trouble.is_some() && !std::mem::replace(&mut state.warned, true);
-            if let Some(now) = self.running_time(state)
-                && let Mode::Live(live) = &mut state.mode
-            {
-                live.pacer.observe_cost(now, made.rung, cost);
+        let mut light = None;
+        let (key, frame) = match (output.picture, film) {
+            (Shown::Between { a, .. }, Some(frame)) => (a, frame),
+            (Shown::Between { a, b, t, rung }, None) if a.fits(&b) => {
+                let (_, best) = self.asked();
+                let made = light.insert(self.light().make(rung.max(best), &a.frame, &b.frame, t));
+                let frame = made.frame.clone();
+                (a, frame)
             }
-        }
-        self.tell_rung();
-        if let Some(trouble) = made.trouble.filter(|_| first) {
-            self.warn_failed(made.rung, &trouble);
-        }
-        made.frame
+            (Shown::Frame(a) | Shown::Repeat(a) | Shown::Between { a, .. }, _) => {
+                let frame = a.frame.clone();
+                (a, frame)
+            }
+        };
+        let picture = Picture { pts: output.pts, duration: output.duration, frame, out: key.out };
+        self.push_picture(picture, light.as_ref()).map(|_| ())
     }
 
     /// Tells, once, that a rung does not work.
@@ -243,8 +219,7 @@ impl FilmInterpolate {
     }
 
     /// Posts a message if the rung in force is another one than the last told.
-    pub(super) fn tell_rung(&self) {
-        let change = self.state().as_mut().and_then(State::rung_change);
+    pub(super) fn tell_rung(&self, change: RungChange) {
         let Some((from, to, reason)) = change else { return };
         gst::debug!(CAT, imp = self, "In-betweens by {to} instead of {from}: {}", reason.name());
         let structure = gst::Structure::builder("keyframed-quality")

@@ -82,7 +82,7 @@ impl FilmInterpolate {
             };
             let Some((tick, a, b)) = next else { return Ok(gst::FlowSuccess::Ok) };
             let picture = self.make_offline(&tick, a, b)?;
-            self.push_picture(picture)?;
+            self.push_picture(picture, None)?;
         }
     }
 
@@ -107,7 +107,7 @@ impl FilmInterpolate {
 
     /// An in-between at `max-quality`, FILM waited for if it must be.
     fn make_best(&self, a: &Frame, b: &Frame, t: f32) -> Made {
-        let best = Rung::from(self.settings().max_quality);
+        let (_, best) = self.asked();
         let mut trouble = None;
         if best == Rung::Film {
             let mut film = self.film();

@@ -7,6 +7,7 @@ use keyframed_engine::{Frame, Nanos};
 use super::{
     caps::OutCaps,
     imp::{CAT, FilmInterpolate},
+    rungs::Made,
     state::State,
 };
 use crate::video::write_frame;
@@ -45,8 +46,12 @@ impl State {
 }
 
 impl FilmInterpolate {
-    /// Sends a picture, and first the events that belong before it.
-    pub(super) fn push_picture(&self, picture: Picture) -> Result<gst::FlowSuccess, gst::FlowError> {
+    /// Sends a picture, and first the events that belong before it. `light` is what a light rung made for it live.
+    pub(super) fn push_picture(
+        &self,
+        picture: Picture,
+        light: Option<&Made>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut buffer = write_frame(&picture.frame, &picture.out.info).map_err(|err| {
             gst::element_imp_error!(self, gst::ResourceError::Write, ("Cannot write a picture: {err}"));
             gst::FlowError::Error
@@ -54,13 +59,19 @@ impl FilmInterpolate {
         let buffer_ref = buffer.make_mut();
         buffer_ref.set_pts(gst::ClockTime::from_nseconds(picture.pts));
         buffer_ref.set_duration(gst::ClockTime::from_nseconds(picture.duration));
-        let events = {
+        let (events, change, failed) = {
             let mut guard = self.state();
             let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
             state.sent_until = picture.pts + picture.duration;
             state.buffers.1 += 1;
-            state.take_events(Some(&picture.out))
+            let now = light.and_then(|_| self.running_time(state));
+            let failed = light.filter(|made| state.note_light(made, now));
+            (state.take_events(Some(&picture.out)), state.rung_change(), failed)
         };
+        self.tell_rung(change);
+        if let Some(Made { rung, trouble: Some(trouble), .. }) = failed {
+            self.warn_failed(*rung, trouble);
+        }
         for event in events {
             self.srcpad.push_event(event);
         }

@@ -1,6 +1,6 @@
 //! Pads: what comes in is placed in time, queries are answered.
 use gst::{prelude::*, subclass::prelude::*};
-use keyframed_engine::{Nanos, Rung, Timed};
+use keyframed_engine::{Nanos, Timed};
 
 use super::{
     caps::{self, OutCaps},
@@ -93,7 +93,7 @@ impl Filter for FilmInterpolate {
         if let gst::QueryViewMut::Latency(q) = query.view_mut() {
             let (live, min, max) = q.result();
             if live {
-                let own = self.settings().latency;
+                let (own, _) = self.asked();
                 q.set(live, min + own, max.map(|max| max + own));
                 if let Some(state) = self.state().as_mut() {
                     state.upstream_latency = min.nseconds();
@@ -181,15 +181,15 @@ impl FilmInterpolate {
     }
 
     fn take_key(&self, time: Nanos, end: Nanos, key: Key, live: bool) -> Result<(), gst::FlowError> {
-        let settings = self.settings();
+        let (latency, best) = self.asked();
         let mut guard = self.state();
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
         state.flow?;
         state.buffers.0 += 1;
         let taken = if live {
             let now = self.running_time(state);
-            let best = state.best(Rung::from(settings.max_quality));
-            let live = state.live_for(&key, best, settings.latency);
+            let best = state.best(best);
+            let live = state.live_for(&key, best, latency);
             let taken = live.and_then(|live| {
                 if let Some(now) = now {
                     live.pacer.first(time, now);
@@ -202,11 +202,10 @@ impl FilmInterpolate {
             state.end = state.end.max(end);
             state.offline_for(&key).and_then(|offline| offline.key(time, key))
         };
+        let change = state.rung_change();
         drop(guard);
         self.changed.notify_all();
-        if live {
-            self.tell_rung();
-        }
+        self.tell_rung(change);
         if let Err(err) = taken {
             // Nothing can be shown at a time that is past or taken.
             gst::warning!(

@@ -8,7 +8,14 @@ use keyframed_engine::{
 
 use crate::models::EMBEDDED;
 
-use super::{Quality, caps::OutCaps, rungs::RungStats};
+use super::{
+    Quality,
+    caps::OutCaps,
+    rungs::{Made, RungStats},
+};
+
+/// The last rung told, the one in force and why, if they differ.
+pub type RungChange = Option<(Rung, Rung, Reason)>;
 
 /// Properties.
 #[derive(Debug, Clone, PartialEq)]
@@ -226,8 +233,21 @@ impl State {
         }
     }
 
-    /// The last rung told, the one in force and why, if they differ.
-    pub fn rung_change(&mut self) -> Option<(Rung, Rung, Reason)> {
+    /// Notes an in-between that was made on a light rung; the ladder learns what it cost. Says whether its trouble, if
+    /// it had any, is the first.
+    pub fn note_light(&mut self, made: &Made, now: Option<Nanos>) -> bool {
+        self.rungs.count(made);
+        if let Some(now) = now
+            && let Mode::Live(live) = &mut self.mode
+        {
+            let cost = u64::try_from(made.cost.as_nanos()).unwrap_or(u64::MAX);
+            live.pacer.observe_cost(now, made.rung, cost);
+        }
+        made.trouble.is_some() && !std::mem::replace(&mut self.warned, true)
+    }
+
+    /// What is to be told of the rung since this was asked last.
+    pub fn rung_change(&mut self) -> RungChange {
         let Mode::Live(live) = &self.mode else { return None };
         let ladder = live.pacer.ladder();
         let (to, reason) = (ladder.rung(), ladder.reason());

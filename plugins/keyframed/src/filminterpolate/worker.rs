@@ -100,11 +100,11 @@ impl FilmInterpolate {
                 return None;
             }
             let state = guard.as_mut()?;
-            let settings = self.settings();
-            if Rung::from(settings.max_quality) == Rung::Film && state.film.is_none() {
+            let (latency, best) = self.asked();
+            if best == Rung::Film && state.film.is_none() {
                 return Some(Todo::Load);
             }
-            state.tune(settings.latency);
+            state.tune(latency);
             let now = self.running_time(state);
             if let Some(todo) = now.filter(|_| state.flow.is_ok()).and_then(|now| state.todo(now)) {
                 return Some(todo);
@@ -121,7 +121,8 @@ impl FilmInterpolate {
             film.wait(|| stop.load(Relaxed))
         };
         let Some(loaded) = loaded else { return };
-        let best = self.settings().max_quality.into();
+        let (_, best) = self.asked();
+        let mut change = None;
         if let Some(state) = self.state().as_mut() {
             // Pairs that are known by now stay as they are.
             if let Some(now) = self.running_time(state) {
@@ -129,8 +130,9 @@ impl FilmInterpolate {
             }
             state.film = Some(loaded == Loaded::Ready);
             state.set_best(best);
+            change = state.rung_change();
         }
-        self.tell_rung();
+        self.tell_rung(change);
         if let Loaded::Absent(trouble) = loaded {
             self.report_no_film(trouble);
         }
