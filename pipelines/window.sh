@@ -10,4 +10,4 @@ mapfile -t animate < <(animate)
 
 exec gst-launch-1.0 -e denseposetestsrc is-live=true pattern="$PATTERN" num-buffers="$FRAMES" \
   ! video/x-raw,width=256,height=256,framerate=25/1 ! "${animate[@]}" ! video/x-raw,framerate=25/1 \
-  ! queue ! videoconvert ! "${SINK:-autovideosink}"
+  ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! videoconvert ! "${SINK:-autovideosink}"

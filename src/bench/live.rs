@@ -19,6 +19,8 @@ use super::{
 const RATE: u64 = 25;
 /// How long the model may take to load and the stream to settle.
 const SETTLING: Duration = Duration::from_secs(120);
+/// Lets the output send its next picture while the sink waits until it is time for the last one.
+const QUEUE: &str = "queue max-size-buffers=2 max-size-bytes=0 max-size-time=0";
 /// What is not measured after the first picture.
 const WARM_UP: Duration = Duration::from_secs(5);
 
@@ -56,7 +58,7 @@ fn pipeline(plan: &Plan, settings: &Settings) -> anyhow::Result<gst::Pipeline> {
     let description = format!(
         "denseposetestsrc is-live=true pattern=dance ! video/x-raw,width=256,height=256,framerate={RATE}/1 ! \
          avataranimate name=animate steps={steps} context-frames={context} ! \
-         video/x-raw,framerate={RATE}/1 ! appsink name=out sync=true max-buffers=4 drop=true"
+         video/x-raw,framerate={RATE}/1 ! {QUEUE} ! appsink name=out sync=true max-buffers=4 drop=true"
     );
     let pipeline = gst::parse::launch(&description).context("building the live pipeline")?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| anyhow!("no pipeline"))?;

@@ -133,6 +133,64 @@ fn check_grid(at: &[(u64, u64)]) {
     }
 }
 
+#[track_caller]
+fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("{what} does not come");
+}
+
+/// Timestamps of what comes to a synchronising sink at 50 pictures a second, milliseconds, and how many were late. The
+/// clock moves on whenever so many threads wait for it.
+fn at_a_sink(queue: &str, waiting: u32) -> (Vec<u64>, u64) {
+    init();
+    let line = format!(
+        "appsrc name=poses is-live=true format=time ! filminterpolate name=i max-quality=crossfade latency=200000000 ! \
+         video/x-raw,framerate=50/1 ! {queue} fakesink name=sink sync=true"
+    );
+    let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let clock = gst_check::TestClock::new();
+    pipeline.use_clock(Some(&clock));
+    // What is asked for, and the sink's own `processing-deadline`.
+    pipeline.set_latency(220 * MS);
+    let seen = timestamps(&pipeline.by_name("sink").unwrap().static_pad("sink").unwrap());
+    let poses = pipeline.by_name("poses").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+    poses.set_caps(Some(&rgb(16, 8, "25/1").parse().unwrap()));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for n in 0..4 {
+        poses.push_buffer(flat(16, 8, [50 * n; 3], 200 * u64::from(n), 40)).unwrap();
+    }
+    let turn = |waiting| {
+        eventually("threads that wait", || clock.peek_id_count() >= waiting);
+        clock.crank();
+    };
+    // At first only the output does.
+    turn(1);
+    for _ in 0..40 {
+        turn(waiting);
+    }
+    let late = stat(pipeline.upcast_ref(), "late");
+    pipeline.set_state(gst::State::Null).unwrap();
+    let seen = seen.lock().unwrap().iter().map(|ns| ns / 1_000_000).collect();
+    (seen, late)
+}
+
+#[test]
+fn a_queue_in_front_of_a_sink_that_waits_leaves_time_for_the_next_tick() {
+    let (seen, late) = at_a_sink("queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 !", 2);
+    assert_eq!(late, 0);
+    assert!(seen.len() > 15, "{seen:?}");
+    assert!(seen.iter().zip(0..).all(|(pts, n)| *pts == 20 * n), "{seen:?}");
+    // Without it the output waits in the sink.
+    let (seen, late) = at_a_sink("", 1);
+    assert!(late > 15, "{late}: {seen:?}");
+    assert!(seen.iter().zip(0..).all(|(pts, n)| *pts == 40 * n), "{seen:?}");
+}
+
 #[test]
 fn a_new_input_rate_changes_the_latency_and_says_so() {
     let (bin, mut h) = harness("25/1", "25/1");

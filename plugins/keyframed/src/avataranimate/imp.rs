@@ -27,7 +27,7 @@
  * ]| Shows the embedded model's first avatar dancing for two fifths of a second.
  *
  * |[
- * gst-launch-1.0 denseposetestsrc is-live=true num-buffers=50 ! avataranimate max-quality=warp latency=1000000000 ! video/x-raw,framerate=25/1 ! videoconvert ! autovideosink
+ * gst-launch-1.0 denseposetestsrc is-live=true num-buffers=50 ! avataranimate max-quality=warp latency=1000000000 ! video/x-raw,framerate=25/1 ! queue max-size-buffers=2 max-size-bytes=0 max-size-time=0 ! videoconvert ! autovideosink
  * ]| The same live, for two seconds.
  */
 use std::{

@@ -29,6 +29,11 @@
  * there is an output picture for every tick, whatever comes in. As many key frames wait as there are ticks within the
  * latency, and two; if more come, the newest takes the place of the one before it.
  *
+ * Pictures are sent one tick before that, by a thread which then waits for whatever is downstream. A sink that
+ * synchronises to the clock keeps it until the picture is due and 20 ms longer (`processing-deadline`, which it adds to
+ * the latency): that is late for the next tick, and from 50 pictures a second on every other tick would be left out. So
+ * put `queue max-size-buffers=2 max-size-bytes=0 max-size-time=0` in front of such a sink.
+ *
  * FILM takes longer than a tick for the first picture between two key frames and less for the others. As the output
  * stays behind the input, both key frames are known before, and a thread of its own makes FILM's pictures ahead of
  * time. No tick waits for it: if the picture is not there the flow warp makes one, and the rest up to the next key
