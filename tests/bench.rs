@@ -2,12 +2,43 @@
 
 mod common;
 
+use std::{fs, process::Stdio, thread, time::Duration};
+
 use common::keyframed;
 use serde_json::Value;
 
+/// The 19th field of a thread's `stat`, behind the name in parentheses.
+fn niceness(stat: &str) -> Option<i64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
+}
+
+fn own_niceness() -> i64 {
+    niceness(&fs::read_to_string("/proc/thread-self/stat").unwrap()).unwrap()
+}
+
+/// How nice the thread of the live run's source is, while the process lasts.
+fn source_niceness(pid: u32) -> Option<i64> {
+    while let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) {
+        let read = threads.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        let mut sources = read.filter(|stat| stat.contains("(denseposetest"));
+        if let Some(found) = sources.find_map(|stat| niceness(&stat)) {
+            return Some(found);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
 #[test]
 fn the_report_is_whole_and_adds_up() {
-    let output = keyframed().args(["bench", "--seconds", "2", "--json", "--steps", "1"]).output().unwrap();
+    let mut bench = keyframed();
+    bench.args(["bench", "--seconds", "2", "--json", "--steps", "1"]);
+    let bench = bench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = bench.id();
+    let watch = thread::Builder::new().spawn(move || source_niceness(pid)).unwrap();
+    let output = bench.wait_with_output().unwrap();
+    let niceness = watch.join().unwrap();
+    assert_eq!(niceness, Some(own_niceness() + 5), "the live run's threads give way as the daemon's do");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(-1.0);

@@ -14,6 +14,7 @@ use super::{
     Plan,
     minutes::{Minutes, Sample},
 };
+use crate::daemon::nice;
 
 /// Pose frames and output frames a second.
 const RATE: u64 = 25;
@@ -48,6 +49,13 @@ pub struct Live {
 /// If the pipeline cannot be built, fails or gives no picture.
 pub fn run(plan: &Plan, settings: &Settings) -> anyhow::Result<Live> {
     let pipeline = pipeline(plan, settings)?;
+    // As in the daemon: without that another thing would be measured.
+    let give_way = nice::tasks_give_way().context("starting the live pipeline")?;
+    let bus = pipeline.bus().context("no bus")?;
+    bus.set_sync_handler(move |_, message| {
+        give_way(message);
+        gst::BusSyncReply::Pass
+    });
     let result = watch(&pipeline, plan.live);
     let _ = pipeline.set_state(gst::State::Null);
     result

@@ -17,7 +17,7 @@ mod feed;
 mod figures;
 pub mod gallery;
 pub mod handle;
-mod nice;
+pub mod nice;
 mod notify;
 mod params;
 mod parts;

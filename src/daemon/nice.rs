@@ -21,8 +21,9 @@ use gst::{
 /// the animation, 15. Without this, as in `gst-launch-1.0`: `lcm-make` 5, `film` 10, all else 0.
 const NICENESS: libc::c_int = 5;
 
-/// The element (by its type) whose task sends a frame a tick, by the clock: it must be as punctual as the relay.
-const PUNCTUAL: &str = "GstFilmInterpolate";
+/// Elements (by their types) whose tasks must be as punctual as the relay: the one that sends a frame a tick, by the
+/// clock, and a queue, as `keyframed bench` has behind it, which takes each frame on to the sink.
+const PUNCTUAL: [&str; 2] = ["GstFilmInterpolate", "GstQueue"];
 
 /// For a bus's sync handler: lets the tasks of a pipeline run on threads that give way, but for those that must be
 /// punctual. To be called on a thread that does not give way itself.
@@ -41,7 +42,7 @@ pub fn tasks_give_way() -> io::Result<impl Fn(&gst::Message) + Send + Sync + 'st
         if kind != gst::StreamStatusType::Create {
             return;
         }
-        let is_punctual = owner.type_().name() == PUNCTUAL;
+        let is_punctual = PUNCTUAL.contains(&owner.type_().name());
         let task = status.stream_status_object().and_then(|object| object.get::<gst::Task>().ok());
         if let Some(task) = task {
             task.set_pool(if is_punctual { &punctual } else { &patient });
@@ -162,13 +163,19 @@ mod tests {
 
     /// How nice a thread is that runs a pipeline, started from a thread that is so much nicer than usual.
     fn seen(yields: bool, own: libc::c_int) -> libc::c_int {
+        seen_behind("", yields, own)
+    }
+
+    /// The same of the one that comes to the pipeline's sink behind `elements`.
+    fn seen_behind(elements: &str, yields: bool, own: libc::c_int) -> libc::c_int {
         let (sender, seen) = sync_channel(10);
         let also = tasks_give_way().unwrap();
+        let elements = elements.to_owned();
         let nicer = Builder::new().spawn(move || {
             // SAFETY: changes a number of this thread.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness() + own) };
-            let line = "fakesrc num-buffers=2 ! fakesink name=sink signal-handoffs=true";
-            let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
+            let line = format!("fakesrc num-buffers=2 ! {elements} fakesink name=sink signal-handoffs=true");
+            let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
             pipeline.bus().unwrap().set_sync_handler(move |_, message| {
                 if yields {
                     also(message);
@@ -193,6 +200,7 @@ mod tests {
         let usual = niceness();
         assert_eq!(seen(true, 0), (usual + NICENESS).min(19));
         assert_eq!(seen(false, 0), usual, "no thread is lent on");
+        assert_eq!(seen_behind("queue !", true, 0), usual, "who takes pictures to a sink does not");
     }
 
     #[test]
