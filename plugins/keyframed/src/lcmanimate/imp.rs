@@ -38,7 +38,8 @@
  * One key pose waits while others are worked on; a newer one takes its place (counted as dropped). So lag never
  * builds up. The time from a key pose's arrival to its key frame is measured (but for those that wait for the model,
  * the first key frame or a new reference) and answered to the LATENCY query;
- * when two in forty seconds take longer than that, or for forty seconds all took much less, the pipeline is told to
+ * when two in forty seconds take longer than that, or for forty seconds all took much less, by a tick of 40 ms at least
+ * (what comes in the first five seconds, while other networks load, does not count), the pipeline is told to
  * redistribute latency. At most 2 seconds are declared. Upstream is told how often key poses may come, in the custom
  * event `keyframed-load` (field `key-interval`, nanoseconds), whenever that changes by 5 %: the longer half of a key
  * frame decides. With `schedule=pipelined` the time of a key frame is from arrival, too, and so includes the key poses
