@@ -4,7 +4,7 @@ use std::fmt;
 
 use ringbuf::{
     HeapRb,
-    traits::{Consumer, Observer, RingBuffer},
+    traits::{Consumer, RingBuffer},
 };
 
 use crate::frame::Nanos;
@@ -73,16 +73,27 @@ impl Latencies {
         self.recent.clear();
     }
 
-    /// Percentiles by nearest rank, or `None` before the first output.
+    /// A copy of the window, oldest first: for who must not hold up the output while it is sorted.
+    pub fn recent(&self) -> Vec<Nanos> {
+        self.recent.iter().copied().collect()
+    }
+
+    /// Percentiles over the window, or `None` before the first output.
     pub fn percentiles(&self) -> Option<Percentiles> {
-        if self.recent.is_empty() {
+        Percentiles::of(self.recent())
+    }
+}
+
+impl Percentiles {
+    /// Percentiles by nearest rank, or `None` of nothing.
+    pub fn of(mut latencies: Vec<Nanos>) -> Option<Self> {
+        if latencies.is_empty() {
             return None;
         }
-        let mut sorted: Vec<Nanos> = self.recent.iter().copied().collect();
-        sorted.sort_unstable();
+        latencies.sort_unstable();
         // Nearest rank: the smallest value that at least `p` of 100 values do not exceed.
-        let rank = |p: usize| sorted[(sorted.len() * p).div_ceil(100).max(1) - 1];
-        Some(Percentiles { p50: rank(50), p95: rank(95), p99: rank(99) })
+        let rank = |p: usize| latencies[(latencies.len() * p).div_ceil(100).max(1) - 1];
+        Some(Self { p50: rank(50), p95: rank(95), p99: rank(99) })
     }
 }
 

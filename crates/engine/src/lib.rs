@@ -52,7 +52,7 @@ pub mod timeline;
 pub mod warp;
 
 pub use ahead::{Ahead, Costs, Slot};
-pub use counters::{Counters, Latencies};
+pub use counters::{Counters, Latencies, Percentiles};
 pub use error::{EngineError, GenerateError, InterpolateError};
 pub use frame::{Frame, Nanos, SECOND, Timed};
 pub use generate::{KeyframeGenerator, Mailbox, Policy, SendError, Unfinished, Waiting};

@@ -83,7 +83,7 @@
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::{glib, prelude::*, subclass::prelude::*};
-use keyframed_engine::{Costs, Rung, ahead::AheadCounts};
+use keyframed_engine::{Costs, Percentiles, Rung, ahead::AheadCounts};
 
 use super::{
     film::Film,
@@ -362,6 +362,7 @@ impl FilmInterpolate {
         let mut counters = keyframed_engine::Counters::default();
         let mut buffers = (0, 0);
         let (mut ahead, mut costs) = (AheadCounts::default(), Costs::default());
+        let mut latencies = Vec::new();
         if let Some(state) = &*guard {
             (counters, buffers) = (state.counters(), state.buffers);
             (ahead, costs) = (state.ahead_counts(), state.costs());
@@ -372,13 +373,14 @@ impl FilmInterpolate {
                     .field("rung", live.pacer.rung().name())
                     .field("waiting", waiting as u64)
                     .field("waiting-age", age);
-                if let Some(p) = live.pacer.latencies().percentiles() {
-                    structure = structure
-                        .field("latency-p50", p.p50)
-                        .field("latency-p95", p.p95)
-                        .field("latency-p99", p.p99);
-                }
+                latencies = live.pacer.latencies().recent();
             }
+        }
+        // The next tick does not wait until they are sorted.
+        drop(guard);
+        if let Some(p) = Percentiles::of(latencies) {
+            structure =
+                structure.field("latency-p50", p.p50).field("latency-p95", p.p95).field("latency-p99", p.p99);
         }
         structure
             .field("in", buffers.0)
