@@ -108,7 +108,7 @@ fn counts(animate: &gst::Element) -> Counts {
         generated: of(&generate, "generated"),
         replaced: of(&generate, "dropped"),
         late: of(&interpolate, "late"),
-        dropped: of(&interpolate, "dropped"),
+        dropped: of(&interpolate, "dropped") + of(&interpolate, "skipped"),
         made: RUNGS.map(|rung| of(&interpolate, rung)),
     }
 }

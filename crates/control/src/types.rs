@@ -96,7 +96,7 @@ pub struct Stats {
     pub in_betweens: InBetweens,
     /// Output frames that repeat a picture.
     pub repeated: u64,
-    /// Output frames that came a tick or more late.
+    /// Stalls: output frames in front of which ticks were missed, and frames that left a tick or more late.
     pub late: u64,
     /// Key poses and output ticks given up.
     pub dropped: u64,
@@ -114,7 +114,8 @@ pub struct Stats {
     pub rung: String,
     /// Time that the last key frame took, milliseconds.
     pub generate_ms: f64,
-    /// From a pose's arrival to the output frame that shows it, milliseconds; `None` before the first.
+    /// From a pose's arrival to the output frame that shows it, milliseconds, of the last 1,024 frames; `None` before
+    /// the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<Percentiles>,
     /// Frames waiting now, by queue: `poses`, and one for each output by its name.

@@ -22,10 +22,13 @@ pub struct Counters {
     pub interpolated: u64,
     /// Output frames that repeat a key frame.
     pub repeated: u64,
-    /// Output frames emitted a tick or more after their time.
+    /// Stalls: output frames in front of which ticks were dropped because nobody asked for those in time. What comes
+    /// later than its time, but before the next tick, is not counted.
     pub late: u64,
-    /// Output ticks never emitted, and key frames or key poses replaced by newer ones.
+    /// Output ticks dropped by stalls, and key frames or key poses replaced by newer ones or refused.
     pub dropped: u64,
+    /// Output ticks left out on purpose: a shorter latency makes several due at once, and only the last is emitted.
+    pub skipped: u64,
 }
 
 impl Counters {
@@ -38,10 +41,12 @@ impl Counters {
         self.repeated += other.repeated;
         self.late += other.late;
         self.dropped += other.dropped;
+        self.skipped += other.skipped;
     }
 }
 
-/// Latencies of the last outputs: a bounded window, so that the figures follow what happens now.
+/// Latencies of the last outputs: a bounded window, so that the figures follow what happens now. A pacer keeps 1,024, so
+/// its p99 says nothing of what was before them.
 pub struct Latencies {
     recent: HeapRb<Nanos>,
 }

@@ -65,7 +65,8 @@ pub enum Picture<F> {
 /// One output frame to be made and pushed now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output<F> {
-    /// Number of the tick on the grid; ascending, with gaps only where ticks were dropped after a stall.
+    /// Number of the tick on the grid; ascending, with gaps only where ticks were dropped by a stall or skipped because
+    /// the latency became shorter.
     pub index: u64,
     /// Its time, on the grid: the time of the input that it shows (moved, after a jump of the input's timestamps), not
     /// of its emission.
@@ -76,7 +77,7 @@ pub struct Output<F> {
     pub picture: Picture<F>,
     /// Which in-between that is, if it is one.
     pub slot: Option<Slot>,
-    /// Ticks before it were dropped: it is emitted a tick or more after the first of them was due.
+    /// A stall: ticks before it were dropped, for it is emitted a tick or more after the first of them was due.
     pub late: bool,
 }
 
@@ -271,6 +272,8 @@ impl<F: Clone> Pacer<F> {
         if watched {
             self.counters.dropped += index - self.next;
             self.ladder.observe_lateness(now, now - due);
+        } else if self.started {
+            self.counters.skipped += index - self.next;
         }
         self.counters.late += u64::from(late);
         self.started = true;
@@ -332,7 +335,7 @@ impl<F: Clone> Pacer<F> {
         self.ladder.set_best(best);
     }
 
-    /// Changes the latency from the next tick on, and how many key frames may wait (at least 1).
+    /// Changes the latency from the next tick on (where it is shorter, ticks are skipped and counted so), and how many key frames may wait (at least 1).
     pub fn set_latency(&mut self, latency: Nanos, max_queued: usize) {
         self.shortened |= latency < self.config.latency;
         self.config.latency = latency;

@@ -153,8 +153,10 @@ pub(crate) fn properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late, \
-                 dropped, failed; busy-time (ns). Live: rung in force; latency-p50, -p95, -p99 (ns); in-betweens \
+                "Counts: in (key frames), out, interpolated (by rung: film, warp, crossfade), repeated, late \
+                 (pictures in front of which ticks were dropped by a stall), dropped (those ticks, and key frames \
+                 that were not used), skipped (ticks left out because the latency became shorter), failed; \
+                 busy-time (ns). Live: rung in force; latency-p50, -p95, -p99 (ns) of the last 1024 pictures; in-betweens \
                  prepared by FILM, missed (too late) and declined (no time to begin); film-first and film-further, \
                  what it is expected to take for the first of a pair and each other (ns); waiting key frames and \
                  waiting-age, of the oldest of them (ns)",
@@ -389,6 +391,7 @@ impl FilmInterpolate {
             .field("repeated", counters.repeated)
             .field("late", counters.late)
             .field("dropped", counters.dropped)
+            .field("skipped", counters.skipped)
             .field("prepared", ahead.prepared)
             .field("missed", ahead.missed)
             .field("declined", ahead.declined)

@@ -63,7 +63,7 @@ impl State {
             if let Some((pts, last)) = last {
                 offline.key(pts, Key { out: key.out.clone(), ..last })?;
             }
-            self.mode = Mode::Offline(offline);
+            self.mode = Mode::Offline(Box::new(offline));
         }
         match &mut self.mode {
             Mode::Offline(offline) => Ok(offline),

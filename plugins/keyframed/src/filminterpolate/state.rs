@@ -91,7 +91,7 @@ pub struct Live {
 /// How the stream is driven; known with the first key frame.
 pub enum Mode {
     Undecided,
-    Offline(Offline),
+    Offline(Box<Offline>),
     Live(Box<Live>),
 }
 
