@@ -1,4 +1,4 @@
-//! A day of it: nothing drifts, nothing is lost, nothing piles up.
+//! A day of it: the output does not drift, no tick is lost, nothing piles up.
 
 use keyframed_engine::{Nanos, PaceConfig, Pacer, Picture, Rate, SECOND, SelectConfig, select::Rule};
 
@@ -11,8 +11,10 @@ const DAY: Nanos = 24 * 3600 * SECOND;
 /// No multiple of anything.
 const START: Nanos = 12_345_678_901;
 
-/// Input at 25 frames a second by a clock that is 40 ppm slow, as cameras' are, with a minute's pause every hour; a
-/// generator that takes 90 to 150 ms, and stalls for two seconds every ten minutes.
+/// Input of a camera whose own clock is 40 ppm slow: a little fewer than 25 frames a second, so that they wander across
+/// the output's grid. Timestamps are those of the clock that the output goes by, as a live source's are, so the two do
+/// not drift apart. A minute's pause every hour; a generator that takes 90 to 150 ms, and stalls for two seconds every
+/// ten minutes.
 #[test]
 fn a_day_without_drift_gap_or_duplicate() {
     let input = (0..).map(|n: u64| {
