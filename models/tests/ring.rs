@@ -6,44 +6,54 @@ mod tiny;
 use common::{assert_close, error, goldens, metadata, parsed, tensors, timestep, unet};
 use keyframed_engine::{Frame, KeyframeGenerator, Unfinished};
 use keyframed_models::{
-    ContextMode, LcmGenerator, ModelDir, ModelError, Placement, Settings, UNet, UNetConfig, nn::FrameStates,
-    nn::Memory,
+    AppearanceEncoder, Bank, ContextMode, ControlNet, ControlNetResiduals, Fusion, LcmGenerator, ModelDir,
+    ModelError, Placement, Reference, Settings, Source, UNet, UNetConfig, nn::FrameStates, nn::Memory,
 };
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use tiny::Tiny;
 
 /// Of one denoising step, as the original's numbers are compared.
 const STEP: f64 = 1e-4;
 
+/// What frames are made under besides the text: a reference for all, a pose for each.
+type Under<'a> = Option<(&'a Bank, &'a ControlNetResiduals)>;
+
 /// Every frame of the window alone on the states of those before it, which the whole window left.
-fn compare(unet: &UNet, sample: &Tensor, t: &Tensor, text: &Tensor) {
-    let run = |frames: &Tensor, memory: &Memory| {
-        unet.forward_after(frames, t, text, None, None, Some(memory)).unwrap()
+fn compare(unet: &UNet, sample: &Tensor, t: &Tensor, text: &Tensor, under: Under) {
+    let reference = under.map(|(bank, _)| Reference::hidden(bank));
+    let reference = reference.as_ref();
+    let run = |first: i64, count: i64, memory: &Memory| {
+        let part = |tensor: &Tensor| tensor.narrow(0, first, count);
+        let poses = under.map(|(_, whole)| ControlNetResiduals {
+            down: whole.down.iter().map(part).collect(),
+            mid: part(&whole.mid),
+        });
+        let frames = sample.narrow(2, first, count);
+        unet.forward_after(&frames, t, text, poses.as_ref(), reference, Some(memory)).unwrap()
     };
     let frames = sample.size()[2];
-    let plain = unet.forward(sample, t, text, None, None).unwrap();
+    let plain = unet.forward(sample, t, text, under.map(|(_, poses)| poses), reference).unwrap();
     let empty = Memory::after([]);
-    assert_close(&run(sample, &empty), &plain, STEP);
+    assert_close(&run(0, frames, &empty), &plain, STEP);
     let states = empty.into_states(frames).unwrap();
     assert_eq!(states.len(), frames);
     // The last frame sees exactly what it saw in the window, in one piece or frame by frame.
     let context = states.narrow(0, frames - 1);
     let ring: Vec<FrameStates> = (0..frames - 1).map(|i| states.narrow(i, 1)).collect();
-    let last = sample.narrow(2, frames - 1, 1);
     for memory in [Memory::after([&context]), Memory::after(&ring)] {
-        let alone = run(&last, &memory);
+        let alone = run(frames - 1, 1, &memory);
         assert_close(&alone, &plain.narrow(2, frames - 1, 1), STEP);
         let left = memory.into_states(1).unwrap();
         let own = states.narrow(frames - 1, 1);
         assert_eq!((left.len(), left.bytes()), (1, own.bytes()));
     }
     // So do the last two together.
-    let (two, context) = (sample.narrow(2, frames - 2, 2), states.narrow(0, frames - 2));
-    assert_close(&run(&two, &Memory::after([&context])), &plain.narrow(2, frames - 2, 2), STEP);
+    let context = states.narrow(0, frames - 2);
+    assert_close(&run(frames - 2, 2, &Memory::after([&context])), &plain.narrow(2, frames - 2, 2), STEP);
     // And it matters: without its context, or with it in the wrong order, a frame comes out otherwise.
     let backwards: Vec<&FrameStates> = ring.iter().rev().collect();
     for wrong in [Memory::after([]), Memory::after(backwards)] {
-        assert!(error(&run(&last, &wrong), &plain.narrow(2, frames - 1, 1)) > 1e-3);
+        assert!(error(&run(frames - 1, 1, &wrong), &plain.narrow(2, frames - 1, 1)) > 1e-3);
     }
 }
 
@@ -56,8 +66,46 @@ fn one_step_is_the_windows_in_the_originals_network() {
     let config: UNetConfig = parsed("unet3d");
     for config in [UNetConfig { norm_per_frame: true, ..config.clone() }, config] {
         let unet = unet(&folder, &config);
-        tch::no_grad(|| compare(&unet, &io["plain.sample"], &t, &io["encoder_hidden_states"]));
+        tch::no_grad(|| compare(&unet, &io["plain.sample"], &t, &io["encoder_hidden_states"], None));
     }
+}
+
+/// A network over random tensors, the same every time.
+fn over_random<N>(seed: u64, build: impl Fn(&Source) -> N) -> N {
+    let fresh = Source::fresh(Device::Cpu);
+    build(&fresh);
+    let source = Source::loaded("random", tiny::random(&fresh, seed), Device::Cpu, Kind::Float);
+    build(&source.packed(true))
+}
+
+/// With a reference and poses, in small networks that need no files.
+#[test]
+fn one_step_is_the_windows_under_a_reference_and_poses() {
+    let dir = tempfile::tempdir().unwrap();
+    let networks = Tiny::new(dir.path()).manifest.networks.clone();
+    let config: UNetConfig = toml::Value::Table(networks.unet).try_into().unwrap();
+    let controlnet = toml::Value::Table(networks.controlnet).try_into().unwrap();
+    let t = Tensor::from_slice(&[501i64]);
+    // Values of a fixed pattern, none of them large.
+    let filled = |size: &[i64]| {
+        let count: i64 = size.iter().product();
+        (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.7).sin().view(size)
+    };
+    let (sample, text) = (filled(&[1, 4, 4, 8, 16]), filled(&[1, 3, 12]));
+    tch::no_grad(|| {
+        let poses = over_random(2, |source| ControlNet::new(&source.root(), &controlnet).unwrap());
+        let frames = sample.squeeze_dim(0).transpose(0, 1).contiguous();
+        let embedded = poses.embed_condition(&filled(&[4, 3, 16, 32])).unwrap();
+        let residuals = poses.forward(&frames, &t, &text, &embedded, 1.0).unwrap();
+        let build = |source: &Source| AppearanceEncoder::new(&source.root(), &config, Fusion::Midup).unwrap();
+        let bank = over_random(3, build).forward(&filled(&[1, 4, 8, 16]), &t, &text).unwrap();
+        for norm_per_frame in [true, false] {
+            let config = UNetConfig { norm_per_frame, ..config.clone() };
+            let unet = over_random(1, |source| UNet::new(&source.root(), &config).unwrap());
+            compare(&unet, &sample, &t, &text, Some((&bank, &residuals)));
+            compare(&unet, &sample, &t, &text, None);
+        }
+    });
 }
 
 #[test]
@@ -115,12 +163,35 @@ fn the_ring_wraps_and_holds_no_more_than_its_frames() {
         let full = bytes[context_frames.saturating_sub(1)];
         assert!(bytes[context_frames..].iter().all(|&b| b == full || context_frames == 0), "{bytes:?}");
         assert_eq!(full == 0, context_frames == 0);
-        // Wrapped or not, the present depends on the last frames only through what they left.
+        // A key frame depends on its place in the sequence, if there is any context.
         let again = animate(&mut generator, [7, 7]);
         assert_eq!(again[0] == again[1], context_frames == 0);
     }
     let many = Settings { context_frames: 24, ..cached(&dir, 0) };
     assert!(generator(&dir, cached(&dir, 0)).set(many).is_err(), "the position table has 24 places");
+}
+
+/// A full ring gives up its oldest frame for the newest: it is then as one that had room and was cut to the newest.
+#[test]
+fn the_oldest_frame_is_the_one_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    Tiny::new(dir.path());
+    for frames in [1, 3] {
+        // Fills the ring, lets `newest` come with room for `room` frames, cuts it to `kept`, and makes one more.
+        let next = |newest: u32, room: usize, kept: usize| {
+            let mut generator = generator(&dir, cached(&dir, frames));
+            generator.set_reference(&picture(99)).unwrap();
+            animate(&mut generator, 0..frames as u32);
+            generator.set(cached(&dir, room)).unwrap();
+            animate(&mut generator, [newest]);
+            generator.set(cached(&dir, kept)).unwrap();
+            animate(&mut generator, [8])
+        };
+        let wrapped = next(30, frames, frames);
+        assert_eq!(wrapped, next(30, frames + 1, frames), "{frames}: what is left are the newest, in order");
+        assert_ne!(wrapped, next(30, frames + 1, frames + 1), "{frames}: the oldest is seen no more");
+        assert_ne!(wrapped, next(31, frames, frames), "{frames}: the newest is");
+    }
 }
 
 /// As after a start: with the new setting from the beginning.
