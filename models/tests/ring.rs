@@ -75,7 +75,7 @@ fn over_random<N>(seed: u64, build: impl Fn(&Source) -> N) -> N {
     let fresh = Source::fresh(Device::Cpu);
     build(&fresh);
     let source = Source::loaded("random", tiny::random(&fresh, seed), Device::Cpu, Kind::Float);
-    build(&source.packed(true))
+    build(&source.packed(Some(Kind::Float)))
 }
 
 /// With a reference and poses, in small networks that need no files.
