@@ -2,16 +2,14 @@
 
 use crate::{
     error::{ModelError, Result},
-    kernels::{Activation, Packed},
     torch_cuda,
-    torch_ext::{CpuAutocast, InferenceMode, channels_last, use_threads},
+    torch_ext::{CpuAutocast, InferenceMode, use_threads},
 };
 use std::{
     ffi::{c_char, c_int, c_void},
     fmt, fs,
     str::FromStr,
     sync::{Once, OnceLock},
-    time::{Duration, Instant},
 };
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -183,7 +181,7 @@ fn on_processor(dtype: DtypeChoice, width: i64) -> Result<Products> {
     let reduced = if width >= WIDE { Products::All } else { Products::Convolutions };
     match dtype {
         DtypeChoice::Bf16 => Ok(reduced),
-        DtypeChoice::Auto if fast_bf16(width) => Ok(reduced),
+        DtypeChoice::Auto if fast_bf16() => Ok(reduced),
         DtypeChoice::F32 | DtypeChoice::Auto => Ok(Products::AsTheRest),
         DtypeChoice::F16 => {
             Err(ModelError::Config("dtype f16 is for CUDA devices: use bf16 or f32 on the processor".into()))
@@ -286,38 +284,16 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Whether the processor convolves in bfloat16 clearly faster than in float32. Measured, once for wide networks and once
-/// for others: of two processors that both have the instructions, one was twice as fast with them and the other half
-/// as fast.
-fn fast_bf16(width: i64) -> bool {
-    static FAST: [OnceLock<bool>; 2] = [OnceLock::new(), OnceLock::new()];
-    let wide = width >= WIDE;
-    *FAST[usize::from(wide)].get_or_init(|| {
+/// Whether the processor multiplies matrices of bfloat16 (AMX), which is clearly faster than float32. Those that have
+/// nothing but vector instructions for it (AVX-512 BF16) can be half as fast. Not measured: what is made offline must not
+/// depend on how busy a machine is.
+fn fast_bf16() -> bool {
+    static FAST: OnceLock<bool> = OnceLock::new();
+    *FAST.get_or_init(|| {
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let flags = flags.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-        if !flags.split_whitespace().any(|flag| flag == "avx512_bf16" || flag == "amx_bf16") {
-            return false;
-        }
-        let channels = if wide { WIDE } else { WIDE / 2 };
-        let (f32, bf16) =
-            (convolution_time(channels, Kind::Float), convolution_time(channels, Kind::BFloat16));
-        tracing::debug!(channels, ?f32, ?bf16, "measured a convolution in both number formats");
-        bf16.zip(f32).is_some_and(|(bf16, f32)| bf16 * 4 < f32 * 3)
+        flags.split_whitespace().any(|flag| flag == "amx_bf16")
     })
-}
-
-/// The fastest of a few runs of a convolution, from float32 to float32.
-fn convolution_time(channels: i64, kind: Kind) -> Option<Duration> {
-    let _inference = InferenceMode::enter();
-    let random = |shape: [i64; 4]| channels_last(&Tensor::randn(shape, (Kind::Float, Device::Cpu)));
-    let (x, w) = (random([1, channels, 32, 32]), random([channels, channels, 3, 3]));
-    let packed = Packed::new(&w, 1, 1, kind)?;
-    let run = || {
-        let started = Instant::now();
-        let _ = packed.convolve(&x, None, None, Activation::None);
-        started.elapsed()
-    };
-    (0..8).map(|_| run()).min()
 }
 
 /// Number of CUDA devices; 0 without a driver or without libtorch's CUDA part.
@@ -384,7 +360,7 @@ mod tests {
         assert!(none.resolve(64).is_err());
         let auto = Placement { dtype: DtypeChoice::Auto, ..Placement::default() };
         for (width, products) in [(64, Products::Convolutions), (320, Products::All)] {
-            let products = if fast_bf16(width) { products } else { Products::AsTheRest };
+            let products = if fast_bf16() { products } else { Products::AsTheRest };
             assert_eq!(auto.resolve(width).ok().map(|place| place.products), Some(products));
         }
     }

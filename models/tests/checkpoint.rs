@@ -278,8 +278,8 @@ fn an_unknown_model_says_where_it_was_looked_for() {
     assert!(ModelDir::find("/no/such/folder").is_err());
 }
 
-/// Networks that a manifest describes are built over nothing when files are compared with them; before there were
-/// limits this took hours, all memory, or a panic of libtorch.
+/// Networks that a manifest describes are built over nothing when files are compared with them; without
+/// limits this would take hours, all memory, or a panic of libtorch.
 #[test]
 fn networks_beyond_all_sense_are_refused() {
     let with = |network: &str, key: &str, value: toml::Value| {
